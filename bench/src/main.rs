@@ -1,1 +1,150 @@
-fn main() {}
+//! kedge-load: one server and many clients that check every byte, and that measure without being
+//! what is measured. Results are one JSON object per line on standard output.
+//!
+//! A connection's first byte says what it is for; see [`protocol`].
+
+#![forbid(unsafe_code)]
+
+mod connect;
+mod exchange;
+mod latency;
+mod probes;
+mod protocol;
+mod report;
+mod server;
+mod sustained;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::Serialize;
+use std::net::SocketAddr;
+
+#[derive(Parser)]
+#[command(name = "kedge-load", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve every client below; --greet is a port on which the server speaks first.
+    Server {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        greet: Option<SocketAddr>,
+    },
+    /// Connections one after the other, each with a nonce and random bytes both ways.
+    Seq(Exchange),
+    /// The same, all open at once.
+    Concurrent(Exchange),
+    /// Whom the server believes to talk to.
+    Peer { server: SocketAddr },
+    /// Let the server speak first.
+    Greet { server: SocketAddr },
+    /// End one direction, then use the other: first the client's, then the server's.
+    HalfClose { server: SocketAddr },
+    /// Reset a connection: first by the server, then by the client.
+    Reset { server: SocketAddr },
+    /// One open connection: a request every 100 ms until standard input ends.
+    Steady { server: SocketAddr },
+    /// What the server has seen so far; `--clear` begins anew.
+    Report {
+        server: SocketAddr,
+        #[arg(long)]
+        clear: bool,
+    },
+    /// One stream upwards for some seconds.
+    Bulk {
+        server: SocketAddr,
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
+    /// Requests and answers over one connection.
+    Rr {
+        server: SocketAddr,
+        #[arg(long, default_value_t = 1024)]
+        size: u32,
+        #[arg(long, default_value_t = 5000)]
+        count: usize,
+    },
+    /// Connect, send one byte, receive one byte, close.
+    Connect {
+        server: SocketAddr,
+        #[arg(long, default_value_t = 1)]
+        clients: usize,
+        #[arg(long, default_value_t = 500)]
+        count: usize,
+    },
+    /// Hold connections open, without a byte, until standard input ends.
+    Idle {
+        server: SocketAddr,
+        connections: usize,
+    },
+    /// Use a core without end; run it at idle priority to keep the core awake.
+    Spin,
+}
+
+/// What `seq` and `concurrent` have in common.
+#[derive(Args)]
+pub struct Exchange {
+    pub server: SocketAddr,
+    pub connections: usize,
+    /// Random bytes each way: up to this many.
+    #[arg(long, default_value_t = 8192)]
+    pub bytes_max: u32,
+}
+
+fn main() -> Result<()> {
+    allow_many_descriptors()?;
+    match Arguments::parse().verb {
+        Verb::Server { listen, greet } => server::run(listen, greet),
+        Verb::Seq(exchange) => print(&exchange::sequential(&exchange)?),
+        Verb::Concurrent(exchange) => print(&exchange::concurrent(&exchange)?),
+        Verb::Peer { server } => print(&probes::peer(server)?),
+        Verb::Greet { server } => print(&probes::greet(server)?),
+        Verb::HalfClose { server } => print(&probes::half_close(server)?),
+        Verb::Reset { server } => print(&probes::reset(server)?),
+        Verb::Steady { server } => print(&sustained::steady(server)?),
+        Verb::Report { server, clear } => print(&probes::report(server, clear)?),
+        Verb::Bulk { server, seconds } => print(&sustained::bulk(server, seconds)?),
+        Verb::Rr {
+            server,
+            size,
+            count,
+        } => print(&latency::request_response(server, size, count)?),
+        Verb::Connect {
+            server,
+            clients,
+            count,
+        } => print(&connect::measure(server, clients, count)?),
+        Verb::Idle {
+            server,
+            connections,
+        } => sustained::idle(server, connections),
+        Verb::Spin => spin(),
+    }
+}
+
+/// One result line.
+pub fn print(result: &impl Serialize) -> Result<()> {
+    println!(
+        "{}",
+        serde_json::to_string(result).context("write the result as JSON")?
+    );
+    Ok(())
+}
+
+/// Thousands of idle connections need as many descriptors as this machine allows.
+fn allow_many_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit NOFILE")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("setrlimit NOFILE")
+}
+
+fn spin() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}

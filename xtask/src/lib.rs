@@ -1,1 +1,9 @@
-//! xtask
+//! Everything that a developer or CI does with kedge, as verbs of `cargo xtask`. It is a library
+//! too, so that the scenarios in `tests/` use the same lab and the same wire oracle as the demo
+//! and the bench.
+
+#![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod lab;
+pub mod shell;

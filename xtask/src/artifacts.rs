@@ -1,0 +1,55 @@
+//! What the build makes, and where it is.
+
+use crate::shell::{command, pass_through};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// The programs under test.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    pub kedged: PathBuf,
+    pub kedge: PathBuf,
+    pub load: PathBuf,
+}
+
+impl Tools {
+    /// Optimised builds, with which everything but the unit tests runs.
+    #[must_use]
+    pub fn release() -> Self {
+        let folder = target_folder().join("release");
+        Self {
+            kedged: folder.join("kedged"),
+            kedge: folder.join("kedge"),
+            load: folder.join("kedge-load"),
+        }
+    }
+}
+
+/// The repository: xtask is always run by cargo from its source.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+#[must_use]
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+/// Builds the BPF object and all programs.
+///
+/// # Errors
+/// When a compiler is missing or does not succeed.
+pub fn build() -> Result<Tools> {
+    build_programs(&["kedge-daemon", "kedge-cli", "kedge-bench"])?;
+    Ok(Tools::release())
+}
+
+fn build_programs(packages: &[&str]) -> Result<()> {
+    let mut cargo = command(["cargo", "build", "--release", "--locked"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    pass_through(cargo.current_dir(repository()))
+}
