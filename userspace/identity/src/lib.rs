@@ -1,1 +1,28 @@
-//! kedge-identity
+//! X.509-SVIDs: who a node is, and how its peer knows.
+//!
+//! ```text
+//!   kedge ca init          kedge ca issue                kedged                    its peer
+//!   Ca::init ── ca.key     Ca::issue ── node.pem ─────── NodeSvid::load ── TLS ─── verify_peer
+//!               ca.pem                  node.key                                      │
+//!                                       bundle.pem                              PeerIdentity
+//! ```
+//!
+//! Verification ([`verify_peer`], [`NodeSvid::parse`]) is pure: certificates, anchors and the time
+//! are arguments. Files are touched by [`Ca::init`], [`Ca::open`], [`Issued::write`] and
+//! [`NodeSvid::load`] only. The rules are those of the SPIFFE X.509-SVID standard, narrowed to what
+//! two daemons need: docs/certificates.md lists them.
+
+#![forbid(unsafe_code)]
+
+mod ca;
+mod error;
+mod files;
+pub mod limits;
+mod svid;
+mod verify;
+
+pub use ca::{Ca, Issued};
+pub use error::{StoreError, SvidError};
+pub use files::SvidPaths;
+pub use svid::NodeSvid;
+pub use verify::{PeerIdentity, verify_peer};
