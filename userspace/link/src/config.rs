@@ -1,0 +1,71 @@
+//! What a daemon brings to every link.
+
+use crate::error::LinkError;
+use crate::tls;
+use crate::wire::InstanceId;
+use kedge_identity::NodeSvid;
+use kedge_model::{SpiffeId, Suite, TrustDomain};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::TrustAnchor;
+use std::sync::Arc;
+
+/// Our SVID, anchors, offers and instance. A new one is made whenever one of them changes; links
+/// keep the one with which they were made.
+pub struct LinkConfig {
+    pub(crate) id: SpiffeId,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) certified_key: Arc<CertifiedKey>,
+    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+    pub(crate) suites: Vec<Suite>,
+    pub(crate) instance: InstanceId,
+    pub(crate) successor_of: Option<InstanceId>,
+    pub(crate) provider: Arc<CryptoProvider>,
+}
+
+impl LinkConfig {
+    /// `suites` are the record suites of flows, in order of preference; `instance` is random, new
+    /// at each start of the daemon.
+    ///
+    /// # Errors
+    /// When `suites` is empty, or the crypto library does not take the SVID's key.
+    pub fn new(svid: &NodeSvid, suites: &[Suite], instance: InstanceId) -> Result<Self, LinkError> {
+        if suites.is_empty() {
+            return Err(LinkError::ApiMisuse(
+                "at least one record suite must be offered",
+            ));
+        }
+        let provider = tls::provider();
+        let key = provider
+            .key_provider
+            .load_private_key(svid.key().clone_key())
+            .map_err(LinkError::Internal)?;
+        Ok(Self {
+            id: svid.id().clone(),
+            trust_domain: svid.id().trust_domain(),
+            certified_key: Arc::new(CertifiedKey::new(svid.chain().to_vec(), key)),
+            anchors: svid.anchors().to_vec(),
+            suites: suites.to_vec(),
+            instance,
+            successor_of: None,
+            provider: Arc::new(provider),
+        })
+    }
+
+    /// Names the instance of this node from which this daemon takes over.
+    #[must_use]
+    pub fn successor_of(mut self, instance: InstanceId) -> Self {
+        self.successor_of = Some(instance);
+        self
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+}
