@@ -7,3 +7,4 @@
 pub mod artifacts;
 pub mod lab;
 pub mod shell;
+pub mod wire;
