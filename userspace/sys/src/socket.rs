@@ -1,0 +1,126 @@
+//! TCP sockets as a dataplane wants them: non-blocking, without Nagle, with death noticed.
+
+use crate::limits::{BACKLOG, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, USER_TIMEOUT};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// A listener that shares its port with the other workers' (SO_REUSEPORT). Accepted sockets
+/// inherit its options, so that accepting costs no system call more.
+///
+/// # Errors
+/// Of socket(), setsockopt(), bind() or listen().
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tuned(address)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        // `[::]` takes both families; the peer's address of an IPv4 connection is v4-mapped.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket on its way: its cookie is known before the first packet leaves.
+#[derive(Debug)]
+pub struct Dial {
+    socket: Socket,
+    to: SocketAddr,
+}
+
+impl Dial {
+    /// # Errors
+    /// Of socket() or setsockopt().
+    pub fn new(to: SocketAddr) -> io::Result<Self> {
+        let socket = tuned(to)?;
+        Ok(Self { socket, to })
+    }
+
+    /// The socket's cookie (SO_COOKIE), by which the BPF programs know it.
+    ///
+    /// # Errors
+    /// Of getsockopt().
+    pub fn cookie(&self) -> io::Result<u64> {
+        self.socket.cookie()
+    }
+
+    /// Begins to connect. The result comes by writability and SO_ERROR.
+    ///
+    /// # Errors
+    /// Of connect(), other than that it is under way.
+    pub fn start(self) -> io::Result<TcpStream> {
+        const EINPROGRESS: i32 = nix::errno::Errno::EINPROGRESS as i32;
+        match self.socket.connect(&self.to.into()) {
+            Ok(()) => Ok(self.socket.into()),
+            Err(error) if error.raw_os_error() == Some(EINPROGRESS) => Ok(self.socket.into()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes the coming close() send RST instead of FIN.
+///
+/// # Errors
+/// Of setsockopt().
+pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+fn tuned(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn accepted_sockets_inherit_what_notices_a_dead_peer() {
+        let listener = listen("127.0.0.1:0".parse().expect("literal")).expect("listen");
+        let to = listener.local_addr().expect("bound");
+        let _client = TcpStream::connect(to).expect("connect");
+        listener.set_nonblocking(false).expect("fcntl");
+        let (accepted, _) = listener.accept().expect("accept");
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().expect("getsockopt"));
+        assert!(accepted.keepalive().expect("getsockopt"));
+        let timeout = accepted.tcp_user_timeout().expect("getsockopt");
+        assert_eq!(timeout, Some(USER_TIMEOUT));
+    }
+
+    #[test]
+    fn a_dial_has_its_cookie_before_it_starts() {
+        let listener = listen("127.0.0.1:0".parse().expect("literal")).expect("listen");
+        let dial = Dial::new(listener.local_addr().expect("bound")).expect("socket");
+        let cookie = dial.cookie().expect("getsockopt");
+        let stream = dial.start().expect("connect");
+        assert_ne!(cookie, 0);
+        assert_eq!(SockRef::from(&stream).cookie().expect("getsockopt"), cookie);
+    }
+
+    #[test]
+    fn reset_on_close_is_seen_as_a_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let mut client =
+            TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+        let (accepted, _) = listener.accept().expect("accept");
+        reset_on_close(&accepted).expect("setsockopt");
+        drop(accepted);
+        let error = client.read(&mut [0]).expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
