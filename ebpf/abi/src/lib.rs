@@ -1,1 +1,89 @@
-//! kedge-abi
+//! The contract between kedge's eBPF programs and its userspace: every byte that both sides
+//! touch, the names of the maps, and their capacities.
+//!
+//! ```text
+//!             userspace writes                        programs write
+//!   ROOT, BEATS       who serves, and is it alive     CLAIMS      tuple -> what was asked for
+//!   CGROUPS           cgroup -> class                 ADMITTED    tuple -> its true client
+//!   VERDICTS, PORTS   (class, prefix, port)           ORIGINAL    socket -> what was asked for
+//!   PLACES            local pods, nodes               CLIENT      socket -> its true client
+//!   SLOTS             where capture sends to          COUNTERS, EVENTS
+//!   DELIVERIES        our socket -> true client
+//! ```
+//!
+//! Rules: every structure derives zerocopy's `FromBytes + IntoBytes`, so padding and invalid bit
+//! patterns fail to compile; there is no `bool`, `Option` or enum in a structure; a size assertion
+//! stands beside each; whoever changes a layout raises [`ABI_VERSION`], which is part of the path
+//! under which the maps are pinned, because a pinned map is reused without a look at its layout.
+//! Integers are in host order unless the field says `_be`.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod address;
+mod cgroup;
+mod counter;
+mod event;
+pub mod limits;
+pub mod place;
+mod root;
+mod slot;
+mod socket;
+pub mod verdict;
+
+pub use address::{Address, Endpoint};
+pub use cgroup::{CgroupEntry, class, kind};
+pub use counter::Counter;
+pub use event::{Event, EventKind};
+pub use place::Place;
+pub use root::Root;
+pub use slot::Slot;
+pub use socket::{Claim, Client, Original, Tuple, original};
+pub use verdict::{LpmKey, PortKey, VerdictEntry, VerdictKey};
+
+/// Raised with every change of a layout, a map's type or its capacity.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, as the object file and the pin directory have them.
+pub mod map {
+    pub const ROOT: &str = "ROOT";
+    pub const BEATS: &str = "BEATS";
+    pub const CGROUPS: &str = "CGROUPS";
+    pub const VERDICTS: &str = "VERDICTS";
+    pub const PORTS: &str = "PORTS";
+    pub const PLACES: &str = "PLACES";
+    pub const SLOTS: &str = "SLOTS";
+    pub const CLAIMS: &str = "CLAIMS";
+    pub const DELIVERIES: &str = "DELIVERIES";
+    pub const ADMITTED: &str = "ADMITTED";
+    pub const ORIGINAL: &str = "ORIGINAL";
+    pub const CLIENT: &str = "CLIENT";
+    pub const COUNTERS: &str = "COUNTERS";
+    pub const EVENTS: &str = "EVENTS";
+
+    /// Every map that is pinned.
+    pub const ALL: &[&str] = &[
+        ROOT, BEATS, CGROUPS, VERDICTS, PORTS, PLACES, SLOTS, CLAIMS, DELIVERIES, ADMITTED,
+        ORIGINAL, CLIENT, COUNTERS, EVENTS,
+    ];
+}
+
+/// Names of the programs, in the order in which they are attached: first who reads what a
+/// connect leaves behind, connect itself last. Detaching goes backwards.
+///
+/// No name may equal its ELF section's: bpf-linker takes the two for one symbol.
+pub mod program {
+    pub const PEERNAME4: &str = "kedge_peername4";
+    pub const PEERNAME6: &str = "kedge_peername6";
+    pub const SOCKETS: &str = "kedge_sockets";
+    pub const BIND4: &str = "kedge_bind4";
+    pub const BIND6: &str = "kedge_bind6";
+    pub const INGRESS: &str = "kedge_ingress";
+    pub const EGRESS: &str = "kedge_egress";
+    pub const CONNECT4: &str = "kedge_connect4";
+    pub const CONNECT6: &str = "kedge_connect6";
+
+    pub const ALL: &[&str] = &[
+        PEERNAME4, PEERNAME6, SOCKETS, BIND4, BIND6, INGRESS, EGRESS, CONNECT4, CONNECT6,
+    ];
+}

@@ -1,0 +1,36 @@
+//! What a configured cgroup is: its mode class and its part in the play.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Mode classes: the first part of a verdict's key.
+pub mod class {
+    pub const OFF: u32 = 0;
+    pub const PERMISSIVE: u32 = 1;
+    pub const REQUIRE: u32 = 2;
+    /// kedged's own cgroup; never captured.
+    pub const DAEMON: u32 = 3;
+}
+
+/// What the cgroup is.
+pub mod kind {
+    pub const WORKLOAD: u32 = 0;
+    /// Above workloads: what is unknown below it takes this entry's class.
+    pub const MANAGED_ROOT: u32 = 1;
+    /// Whose connections are admitted to `require` workloads (kubelet).
+    pub const PROBE: u32 = 2;
+    pub const DAEMON: u32 = 3;
+}
+
+/// Value of `CGROUPS`; its key is the cgroup id, a `u64`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct CgroupEntry {
+    /// One of [`class`].
+    pub class: u32,
+    /// One of [`kind`].
+    pub kind: u32,
+}
+
+const _: () = assert!(size_of::<CgroupEntry>() == 8);

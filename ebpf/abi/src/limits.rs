@@ -1,0 +1,31 @@
+//! Capacities of the maps and bounds of the loops, each with its unit. A map that is full refuses
+//! the connection that needed room in it, counted; nothing is evicted.
+
+/// Workers of the dataplane, each with a capture port of its own.
+pub const WORKERS: u32 = 32;
+/// Capture addresses of one family: a /22 of IPv4, a /118 of IPv6.
+pub const ADDRESSES: u32 = 1024;
+/// Slots: one for each worker and capture address.
+pub const SLOTS: u32 = WORKERS * ADDRESSES;
+/// Configured cgroups.
+pub const CGROUPS: u32 = 16_384;
+/// Levels of the cgroup tree in which a configured ancestor is looked for, root included.
+pub const CGROUP_DEPTH: u32 = 16;
+/// Prefixes, of all classes together.
+pub const VERDICTS: u32 = 262_144;
+/// Ports that differ from their prefix, of all port sets together.
+pub const PORTS: u32 = 262_144;
+/// Local pods' and nodes' addresses.
+pub const PLACES: u32 = 65_536;
+/// Captured connections that their worker has not accepted yet.
+pub const CLAIMS: u32 = 65_536;
+/// Connections of the daemon to local workloads, from before connect() to their end.
+pub const DELIVERIES: u32 = 65_536;
+/// Admitted connections whose handshake is not finished yet.
+pub const ADMITTED: u32 = 65_536;
+/// Bytes of the ring buffer of events.
+pub const EVENTS_BYTES: u32 = 256 * 1024;
+/// Extension headers of an IPv6 packet that the guard walks; a longer chain is dropped.
+pub const EXTENSION_HEADERS: u32 = 6;
+/// How long after its last beat a worker still gets connections, in nanoseconds.
+pub const BEAT_FRESH_NS: u64 = 5_000_000_000;

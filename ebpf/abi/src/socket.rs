@@ -1,0 +1,103 @@
+//! What is filed about single connections, by tuple while two ends look for each other, and with
+//! the socket afterwards.
+
+use crate::{Address, Endpoint};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// One TCP connection, seen from the side that opened it. Key of `CLAIMS` and `ADMITTED`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Tuple {
+    pub client: Address,
+    pub server: Address,
+    /// In host order.
+    pub client_port: u16,
+    /// In host order.
+    pub server_port: u16,
+    pub reserved: u32,
+    /// [`crate::Slot::scope`].
+    pub scope: u64,
+}
+
+const _: () = assert!(size_of::<Tuple>() == 48);
+
+impl Tuple {
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the upper half of a port is zero"
+    )]
+    pub const fn new(client: Endpoint, server: Endpoint, scope: u64) -> Self {
+        Self {
+            client: client.address,
+            server: server.address,
+            client_port: client.port as u16,
+            server_port: server.port as u16,
+            reserved: 0,
+            scope,
+        }
+    }
+}
+
+/// How a socket was let go by connect.
+pub mod original {
+    /// Towards a slot; [`crate::Original::asked`] is what the application asked for.
+    pub const CAPTURED: u32 = 1;
+    /// To where it asked.
+    pub const PASSED: u32 = 2;
+    /// To where it asked, from a probe cgroup: admitted by the guard of its destination.
+    pub const PROBE: u32 = 3;
+}
+
+/// Storage of a connecting socket (`ORIGINAL`), written by connect before any packet.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Original {
+    pub scope: u64,
+    /// Nearest configured ancestor of the connecting task's cgroup.
+    pub cgroup_id: u64,
+    /// The connecting socket's own network namespace, whatever the scope.
+    pub netns_cookie: u64,
+    /// What the application asked for.
+    pub asked: Endpoint,
+    /// One of [`original`].
+    pub state: u32,
+}
+
+const _: () = assert!(size_of::<Original>() == 48);
+
+/// Value of `CLAIMS`: filed by sock_ops before the SYN, taken once by the worker that accepts.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Claim {
+    pub cgroup_id: u64,
+    pub socket_cookie: u64,
+    pub netns_cookie: u64,
+    pub asked: Endpoint,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Claim>() == 48);
+
+/// The true client of a delivered connection: value of `DELIVERIES` (by the daemon's socket
+/// cookie), of `ADMITTED` (by tuple), and storage of the server's socket (`CLIENT`).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Client {
+    /// Cookie of the socket on this node that connects, and for whose life this is true.
+    pub socket_cookie: u64,
+    /// Whom accept() and getpeername() show; port 0: nobody else than the real peer.
+    pub client: Endpoint,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Client>() == 32);
