@@ -1,0 +1,328 @@
+//! Goal: whoever is not a node of our trust domain, in time, post-quantum and not us, gets no link,
+//! and the error says whose fault it is and what to do.
+//!
+//! ```text
+//!   Session ──── bytes in memory ──── a Session or a bare rustls connection that misbehaves
+//! ```
+
+mod common;
+
+use common::{Authority, DAY, dial, refusals, sessions, start, today};
+use kedge_identity::SvidError;
+use kedge_link::testing::exchange;
+use kedge_link::{
+    LinkConfig, LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated, Session,
+};
+use kedge_model::{SpiffeId, Suite};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A hostile or foreign TLS client: believes everybody, and is configured by each test.
+#[derive(Debug)]
+struct BelievesAll;
+
+impl ServerCertVerifier for BelievesAll {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+/// How a foreign client differs from a kedged.
+struct Foreign<'a> {
+    groups: Vec<&'static dyn rustls::crypto::SupportedKxGroup>,
+    identity: Option<(&'a Authority, SpiffeId)>,
+    alpn: Option<&'a [u8]>,
+}
+
+impl<'a> Foreign<'a> {
+    /// Like a kedged with this identity.
+    fn node(authority: &'a Authority, id: SpiffeId) -> Self {
+        Self {
+            groups: vec![kx_group::X25519MLKEM768],
+            identity: Some((authority, id)),
+            alpn: Some(b"kedge/1"),
+        }
+    }
+
+    fn connect(&self) -> ClientConnection {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.kx_groups.clone_from(&self.groups);
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(BelievesAll));
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((authority, id)) => {
+                let issued = authority.ca.issue(id, DAY, today()).expect("a leaf");
+                let pem = issued.certificate_pem.as_bytes();
+                let chain = vec![CertificateDer::from_pem_slice(pem).expect("a certificate")];
+                let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).expect("a key");
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .expect("a matching key")
+            }
+        };
+        config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
+        let name = ServerName::try_from("kedge").expect("literal");
+        ClientConnection::new(Arc::new(config), name).expect("a connection")
+    }
+
+    /// The server's error when this client speaks to it, writing `frames` as soon as it may.
+    fn refusal(&self, config: &Arc<LinkConfig>, frames: &[u8]) -> LinkError {
+        let now = Instant::now();
+        let mut server = Session::server(config, start(now, 0x5e)).expect("a session");
+        let mut client = self.connect();
+        std::io::Write::write_all(&mut client.writer(), frames).expect("buffered");
+        for _ in 0..4 {
+            let mut bytes = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut bytes).expect("a Vec");
+            }
+            if let Err(error) = server.handle_input(now, &bytes) {
+                return error;
+            }
+            bytes.clear();
+            server.poll_transmit(&mut bytes);
+            let mut bytes = &bytes[..];
+            while !bytes.is_empty() {
+                client.read_tls(&mut bytes).expect("a slice");
+                client.process_new_packets().expect("the server is honest");
+            }
+        }
+        panic!("the server took it");
+    }
+}
+
+fn svid_error(error: &LinkError) -> &SvidError {
+    match error {
+        LinkError::PeerUnauthenticated(PeerUnauthenticated::Svid(error)) => error,
+        other => panic!("not about the SVID: {other}"),
+    }
+}
+
+#[test]
+fn a_classical_only_peer_is_incompatible_and_told_why() {
+    let authority = Authority::new("lab.kedge");
+    let classical = Foreign {
+        groups: vec![kx_group::X25519, kx_group::SECP256R1],
+        ..Foreign::node(&authority, authority.node_id("a"))
+    };
+    let error = classical.refusal(&authority.config("b"), b"");
+    assert!(matches!(
+        error,
+        LinkError::PeerIncompatible(PeerIncompatible::NoPostQuantumGroup)
+    ));
+    assert!(error.to_string().contains("X25519MLKEM768"), "{error}");
+}
+
+#[test]
+fn a_tls_1_2_hello_is_refused() {
+    // ClientHello of TLS 1.2: no supported_versions extension, one ECDHE suite, X25519.
+    let extensions = [
+        &[0x00, 0x0a, 0x00, 0x04, 0x00, 0x02, 0x00, 0x1d][..],
+        &[0x00, 0x0d, 0x00, 0x04, 0x00, 0x02, 0x04, 0x03],
+    ]
+    .concat();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 16]);
+    body.extend(extensions);
+    let len = |n: usize| u8::try_from(n).expect("short");
+    let mut hello = vec![22, 3, 1, 0, len(body.len() + 4), 1, 0, 0, len(body.len())];
+    hello.extend(body);
+    let authority = Authority::new("lab.kedge");
+    let now = Instant::now();
+    let mut server = Session::server(&authority.config("b"), start(now, 1)).expect("a session");
+    let error = server.handle_input(now, &hello).expect_err("TLS 1.2");
+    assert!(
+        matches!(error, LinkError::PeerIncompatible(PeerIncompatible::Tls(_))),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_peer_of_another_trust_domain_is_refused_even_if_its_ca_is_trusted() {
+    let (ours, theirs) = (Authority::new("lab.kedge"), Authority::new("other.kedge"));
+    let both = [ours.ca.bundle_pem(), theirs.ca.bundle_pem()].concat();
+    let a = theirs.config_with("a", &Suite::ALL, &both);
+    let b = ours.config_with("b", &Suite::ALL, &both);
+    let [at_a, _] = refusals(&a, &b);
+    assert!(matches!(
+        svid_error(&at_a.expect("refused")),
+        SvidError::TrustDomain { .. }
+    ));
+    let foreign = Foreign::node(&theirs, theirs.node_id("a"));
+    let error = foreign.refusal(&b, b"");
+    assert!(matches!(svid_error(&error), SvidError::TrustDomain { .. }));
+    assert!(error.to_string().contains("trust_domain"), "{error}");
+}
+
+#[test]
+fn a_peer_of_an_unknown_ca_is_refused_at_both_ends() {
+    // The two CAs have the same name, so it may be the signature that does not fit.
+    let untrusted = |error: &LinkError| {
+        matches!(
+            svid_error(error),
+            SvidError::Untrusted | SvidError::Chain(_)
+        )
+    };
+    let (ours, theirs) = (Authority::new("lab.kedge"), Authority::new("lab.kedge"));
+    let [at_a, at_b] = refusals(&theirs.config("a"), &ours.config("b"));
+    assert!(untrusted(&at_a.expect("refused")));
+    assert!(matches!(at_b, Some(LinkError::RefusedByPeer(_))));
+    let error = Foreign::node(&theirs, theirs.node_id("a")).refusal(&ours.config("b"), b"");
+    assert!(untrusted(&error));
+}
+
+#[test]
+fn a_workload_certificate_makes_no_link() {
+    let authority = Authority::new("lab.kedge");
+    let web = SpiffeId::parse("spiffe://lab.kedge/ns/default/sa/web").expect("literal");
+    let error = Foreign::node(&authority, web).refusal(&authority.config("b"), b"");
+    assert!(matches!(svid_error(&error), SvidError::NotANode(_)));
+}
+
+#[test]
+fn an_expired_certificate_is_refused_at_both_ends() {
+    let authority = Authority::new("lab.kedge");
+    let (a, b) = (authority.config("a"), authority.config("b"));
+    let now = Instant::now();
+    let tomorrow =
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(today().as_secs()) + 2 * DAY);
+    for late_client in [true, false] {
+        let (mut dialled, mut accepted) = (dial(now, b.id(), None), start(now, 2));
+        if late_client {
+            dialled.start.unix_time = tomorrow;
+        } else {
+            accepted.unix_time = tomorrow;
+        }
+        let mut client = Session::client(&a, dialled).expect("a session");
+        let mut server = Session::server(&b, accepted).expect("a session");
+        let [at_client, at_server] = exchange(&mut client, &mut server, now);
+        let late = if late_client { at_client } else { at_server };
+        let error = late.result.expect_err("expired");
+        assert!(matches!(svid_error(&error), SvidError::Expired { .. }));
+        assert!(error.to_string().contains("kedge ca issue"), "{error}");
+    }
+}
+
+#[test]
+fn our_own_identity_as_peer_is_refused() {
+    let authority = Authority::new("lab.kedge");
+    let b = authority.config("b");
+    let now = Instant::now();
+    assert!(matches!(
+        Session::client(&b, dial(now, b.id(), None)),
+        Err(LinkError::PeerUnauthenticated(
+            PeerUnauthenticated::OurOwnId(_)
+        ))
+    ));
+    let error = Foreign::node(&authority, authority.node_id("b")).refusal(&b, b"");
+    assert!(matches!(
+        error,
+        LinkError::PeerUnauthenticated(PeerUnauthenticated::OurOwnId(_))
+    ));
+}
+
+#[test]
+fn another_node_than_the_one_dialled_is_refused() {
+    let authority = Authority::new("lab.kedge");
+    let (a, b, c) = (
+        authority.config("a"),
+        authority.config("b"),
+        authority.config("c"),
+    );
+    let now = Instant::now();
+    let (mut client, _) = sessions(&a, &c, None, now);
+    let mut server = Session::server(&b, start(now, 2)).expect("a session");
+    let [at_client, _] = exchange(&mut client, &mut server, now);
+    let error = at_client.result.expect_err("b answered for c");
+    assert!(matches!(
+        error,
+        LinkError::PeerUnauthenticated(PeerUnauthenticated::OtherNode { .. })
+    ));
+}
+
+#[test]
+fn no_certificate_no_protocol_no_link() {
+    let authority = Authority::new("lab.kedge");
+    let b = authority.config("b");
+    let node = || Foreign::node(&authority, authority.node_id("a"));
+    let nameless = Foreign {
+        identity: None,
+        ..node()
+    }
+    .refusal(&b, b"");
+    assert!(matches!(
+        nameless,
+        LinkError::PeerUnauthenticated(PeerUnauthenticated::NoCertificate)
+    ));
+    for alpn in [None, Some(&b"h2"[..])] {
+        let error = Foreign { alpn, ..node() }.refusal(&b, b"");
+        assert!(
+            matches!(
+                error,
+                LinkError::PeerIncompatible(PeerIncompatible::NoProtocol)
+            ),
+            "{alpn:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn frames_before_hello_and_unknown_critical_ones_end_the_link() {
+    let authority = Authority::new("lab.kedge");
+    let b = authority.config("b");
+    let node = Foreign::node(&authority, authority.node_id("a"));
+    let drain = [0x80, 7, 0, 0];
+    assert!(matches!(
+        node.refusal(&b, &drain),
+        LinkError::PeerMisbehaved(PeerMisbehaved::FrameBeforeHello)
+    ));
+    let unknown_critical = [0x80, 99, 0, 0];
+    assert!(matches!(
+        node.refusal(&b, &unknown_critical),
+        LinkError::PeerMisbehaved(PeerMisbehaved::Wire(_))
+    ));
+    let too_long = [0x00, 99, 0x40, 1];
+    assert!(matches!(
+        node.refusal(&b, &too_long),
+        LinkError::PeerMisbehaved(PeerMisbehaved::Wire(_))
+    ));
+}
