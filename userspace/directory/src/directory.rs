@@ -19,6 +19,8 @@ pub struct Directory {
     workload_by_ip: HashMap<IpAddr, usize>,
     workload_by_uid: HashMap<Arc<str>, usize>,
     service_by_address: HashMap<SocketAddr, usize>,
+    /// For each service the workloads and ports to pick from.
+    service_targets: Vec<Vec<(usize, u16)>>,
 }
 
 /// Where a connection goes: which workload, on which node, at which address.
@@ -134,8 +136,8 @@ impl Directory {
     /// # Errors
     /// [`Refusal::DestinationUnknown`] or [`Refusal::NoEndpoint`].
     pub fn resolve(&self, dst: OriginalDst, pick: u64) -> Result<Endpoint<'_>, Refusal> {
-        if let Some(service) = self.service_at(dst.ip(), dst.port()) {
-            return self.endpoint_of(service, dst, pick);
+        if let Some(service) = self.service_by_address.get(&dst.socket_addr()) {
+            return self.endpoint_of(*service, dst, pick);
         }
         let workload = self
             .workload_at(dst.ip())
@@ -150,23 +152,23 @@ impl Directory {
             .is_some_and(|found| found.node == *node && found.id == *id)
     }
 
+    /// Endpoints on nodes with kedge come before those without, which only a `permissive` source
+    /// may reach, in plaintext.
     fn endpoint_of(
         &self,
-        service: &Service,
+        service: usize,
         dst: OriginalDst,
         pick: u64,
     ) -> Result<Endpoint<'_>, Refusal> {
-        let count = service.endpoints.len() as u64;
-        let at = pick.checked_rem(count).ok_or(Refusal::NoEndpoint)?;
-        let chosen = usize::try_from(at)
-            .ok()
-            .and_then(|at| service.endpoints.get(at));
-        let chosen = chosen.ok_or(Refusal::NoEndpoint)?;
-        let workload = self
-            .workload_by_uid(&chosen.uid)
+        let targets = &self.service_targets[service];
+        let at = pick
+            .checked_rem(targets.len() as u64)
             .ok_or(Refusal::NoEndpoint)?;
+        let at = usize::try_from(at).map_err(|_| Refusal::NoEndpoint)?;
+        let (workload, port) = targets[at];
+        let workload = &self.entries.workloads[workload];
         let ip = address_like(workload, dst.ip()).ok_or(Refusal::NoEndpoint)?;
-        self.endpoint(workload, SocketAddr::new(ip, chosen.port))
+        self.endpoint(workload, SocketAddr::new(ip, port))
     }
 
     fn endpoint<'d>(
@@ -182,6 +184,28 @@ impl Directory {
             node,
             address,
         })
+    }
+
+    /// The endpoints on nodes with kedge or, when there is none, all.
+    fn targets(&self, service: &Service) -> Vec<(usize, u16)> {
+        let all = || {
+            let endpoints = service.endpoints.iter();
+            endpoints.filter_map(|endpoint| {
+                self.workload_by_uid
+                    .get(&endpoint.uid)
+                    .map(|at| (*at, endpoint.port))
+            })
+        };
+        let has_kedge = |(at, _): &(usize, u16)| {
+            self.node(&self.entries.workloads[*at].node)
+                .is_some_and(|node| node.kedge)
+        };
+        let sealed: Vec<_> = all().filter(has_kedge).collect();
+        if sealed.is_empty() {
+            all().collect()
+        } else {
+            sealed
+        }
     }
 
     fn index(entries: Entries) -> Self {
@@ -201,6 +225,8 @@ impl Directory {
             directory.service_by_address.extend(keys);
         }
         directory.entries = entries;
+        let services = directory.entries.services.iter();
+        directory.service_targets = services.map(|service| directory.targets(service)).collect();
         directory
     }
 }

@@ -296,3 +296,33 @@ fn a_workload_that_is_made_anew_at_its_address_is_a_change() {
     assert_eq!((changes.added.len(), changes.removed.len()), (2, 2));
     assert!(changes.services_changed);
 }
+
+#[test]
+fn endpoints_on_nodes_without_kedge_are_the_last_resort() {
+    let on_old = |endpoints: &str| {
+        let workload = "[[workload]]\nuid = \"plain-1\"\nnode = \"old\"\ncgroup = \"pods/plain\"\n\
+            id = \"spiffe://lab.kedge/ns/default/sa/web\"\naddresses = [\"10.20.3.2\"]\n[[service]]";
+        let text = edited("[[service]]", workload);
+        Directory::parse(&text.replace("{ uid = \"nginx-1\", port = 8080 }", endpoints)).unwrap()
+    };
+    let uids = |directory: &Directory| {
+        [0, 1].map(|pick| {
+            directory
+                .resolve(dst("10.30.0.1:80"), pick)
+                .unwrap()
+                .workload
+                .uid
+                .clone()
+        })
+    };
+    let plain = "{ uid = \"plain-1\", port = 80 }";
+    assert_eq!(
+        uids(&on_old(plain)).map(|uid| uid.to_string()),
+        ["plain-1", "plain-1"]
+    );
+    let both = on_old(&format!("{plain}, {{ uid = \"nginx-1\", port = 8080 }}"));
+    assert_eq!(
+        uids(&both).map(|uid| uid.to_string()),
+        ["nginx-1", "nginx-1"]
+    );
+}
