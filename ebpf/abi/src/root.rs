@@ -36,5 +36,10 @@ pub struct Root {
     pub peer_port: u32,
 }
 
-const _: () = assert!(size_of::<Root>() == 104);
+impl Root {
+    /// For `length`.
+    pub const LENGTH: u32 = 104;
+}
+
+const _: () = assert!(size_of::<Root>() == Root::LENGTH as usize);
 const _: () = assert!(core::mem::offset_of!(Root, generation) == 8);

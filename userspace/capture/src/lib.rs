@@ -1,1 +1,40 @@
-//! kedge-capture
+//! Capture: kedge's eBPF programs on their hooks, and the tables that feed them.
+//!
+//! ```text
+//!  directory, policy ──▶ replace_verdicts ─┐              ┌─ connect()   captured, passed, refused
+//!  cgroup tree ────────▶ replace_cgroups ──┤   pinned     ├─ SYN         claim filed by tuple
+//!  worker loops ───────▶ Beats::beat ──────┤    maps      ├─ established true client to the server
+//!  accept() ───────────▶ Claims::take ─────┤              ├─ getpeername what each side may see
+//!  delivery ───────────▶ file_delivery ────┘              └─ packets     guarded
+//! ```
+//!
+//! [`Capture::start`] loads the object file against the pinned maps and takes the hooks over in
+//! place; [`off`] undoes everything. This is the only crate that knows both the ABI and the loader.
+
+#![allow(
+    unsafe_code,
+    reason = "bpf(2) and one socket option; each with its SAFETY comment"
+)]
+
+mod bpf;
+mod capture;
+mod claims;
+mod config;
+mod error;
+mod events;
+mod features;
+mod load;
+mod netns;
+mod pins;
+mod table;
+mod verdicts;
+
+pub use capture::{Beats, Capture, Cgroup, CgroupKind};
+pub use claims::{Claim, Claims};
+pub use config::CaptureConfig;
+pub use error::{CaptureError, ConfigError};
+pub use events::{CaptureEvent, Counters, EventReader};
+pub use features::{Feature, probe_features};
+pub use kedge_abi::{Counter, EventKind};
+pub use pins::{cgroup_id, off};
+pub use verdicts::{Rule, Verdict, Verdicts};

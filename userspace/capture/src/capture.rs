@@ -1,0 +1,257 @@
+//! One generation of the programs: loaded, pinned, attached, and fed.
+
+use crate::claims::Claims;
+use crate::config::{CaptureConfig, ROUTED};
+use crate::error::CaptureError;
+use crate::events::{Counters, EventReader};
+use crate::pins::{Pins, cgroup_id, check_cgroup2};
+use crate::table::{Mirror, Plain, Table};
+use crate::verdicts::{Compiler, Verdicts, class_of, places};
+use crate::{load, netns};
+use kedge_abi::{
+    Address, CgroupEntry, LpmKey, Place, PortKey, Root, Slot, VerdictEntry, class, kind, map,
+};
+use kedge_model::Mode;
+use nix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// What a cgroup is to the programs; its mode stands beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupKind {
+    Workload,
+    /// What is unknown below it takes this entry's mode.
+    ManagedRoot,
+    /// Whose connections `require` workloads admit (kubelet).
+    Probe,
+}
+
+/// One cgroup that the programs shall know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// As [`cgroup_id`] gives it.
+    pub id: u64,
+    pub mode: Mode,
+    pub kind: CgroupKind,
+}
+
+impl Cgroup {
+    fn entry(self) -> (u64, CgroupEntry) {
+        let kind = match self.kind {
+            CgroupKind::Workload => kind::WORKLOAD,
+            CgroupKind::ManagedRoot => kind::MANAGED_ROOT,
+            CgroupKind::Probe => kind::PROBE,
+        };
+        let class = class_of(self.mode);
+        (self.id, CgroupEntry { class, kind })
+    }
+}
+
+/// The generation that this daemon serves. Dropping it leaves everything pinned and attached, so
+/// that nothing passes unguarded while no daemon runs; [`crate::off`] ends that.
+pub struct Capture {
+    daemon_cgroup: u64,
+    generation: u64,
+    cgroups: Mirror<u64, CgroupEntry>,
+    verdicts: Mirror<LpmKey, VerdictEntry>,
+    ports: Mirror<PortKey, u32>,
+    places: Mirror<Address, Place>,
+    compiler: Compiler,
+    claims: Claims,
+    beats: Beats,
+    counters: OwnedFd,
+    possible_cpus: usize,
+    events: Option<EventReader>,
+    logger: Option<load::Logger>,
+}
+
+impl Capture {
+    /// Loads the programs of `object` against the maps that are pinned (or new ones), and attaches
+    /// them, or takes over from the generation that is attached. A failure at any step leaves
+    /// each hook with the program that it had.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn start(config: &CaptureConfig, object: &[u8]) -> Result<Self, CaptureError> {
+        config.validate()?;
+        check_cgroup2(&config.cgroup_root)?;
+        let pins = Pins::create(&config.bpffs)?;
+        let mut loaded = load::load(config, &pins, object)?;
+
+        let root: Table<u32, Root> = pins.table(map::ROOT)?;
+        let generation = next_generation(&root)?;
+        let daemon_cgroup = id_of(&config.daemon_cgroup)?;
+        let cgroups = daemon_known(pins.table(map::CGROUPS)?, daemon_cgroup)?;
+        fill_slots(&pins.table(map::SLOTS)?, config, generation)?;
+
+        loaded.attach(&pins, &config.cgroup_root)?;
+        let netns = netns::own_cookie().map_err(CaptureError::system("netns cookie", "own"))?;
+        root.insert(&0, &config.root(generation, netns))
+            .map_err(CaptureError::system("write", map::ROOT))?;
+
+        let ports = mirror(&pins, map::PORTS)?;
+        Ok(Self {
+            daemon_cgroup,
+            generation,
+            cgroups,
+            verdicts: mirror(&pins, map::VERDICTS)?,
+            places: mirror(&pins, map::PLACES)?,
+            compiler: Compiler::after(ports.held()),
+            ports,
+            claims: Claims::new(
+                pins.table(map::CLAIMS)?,
+                pins.table(map::DELIVERIES)?,
+                ROUTED,
+            ),
+            beats: Beats(pins.table(map::BEATS)?),
+            counters: pins.open_map(map::COUNTERS)?,
+            possible_cpus: possible_cpus()?,
+            events: Some(EventReader::new(loaded.ring(map::EVENTS)?)),
+            logger: loaded.logger(),
+        })
+    }
+
+    /// Grows by one with every start.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Makes the programs decide by exactly these verdicts, as a difference to what they had:
+    /// new ones are written before old ones go, so that no place is without one for a moment.
+    ///
+    /// # Errors
+    /// If a map is full or cannot be written; what was written until then holds.
+    pub fn replace_verdicts(&mut self, verdicts: &Verdicts) -> Result<(), CaptureError> {
+        let compiled = self.compiler.compile(verdicts);
+        write(map::PLACES, self.places.replace(&places(verdicts)))?;
+        write(map::PORTS, self.ports.add(&compiled.ports))?;
+        write(map::VERDICTS, self.verdicts.replace(&compiled.verdicts))?;
+        write(map::PORTS, self.ports.retain(&compiled.ports))
+    }
+
+    /// Makes the programs know exactly these cgroups, and the daemon's own.
+    ///
+    /// # Errors
+    /// If the map is full or cannot be written.
+    pub fn replace_cgroups(&mut self, cgroups: &[Cgroup]) -> Result<(), CaptureError> {
+        let mut wanted: HashMap<_, _> = cgroups.iter().map(|cgroup| cgroup.entry()).collect();
+        wanted.insert(self.daemon_cgroup, DAEMON);
+        write(map::CGROUPS, self.cgroups.replace(&wanted))
+    }
+
+    /// A handle for a worker: claims and deliveries.
+    #[must_use]
+    pub fn claims(&self) -> Claims {
+        self.claims.clone()
+    }
+
+    /// A handle for a worker: its sign of life.
+    #[must_use]
+    pub fn beats(&self) -> Beats {
+        self.beats.clone()
+    }
+
+    /// The reader of events; there is one, so the second call gives `None`.
+    pub fn events(&mut self) -> Option<EventReader> {
+        self.events.take()
+    }
+
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn counters(&self) -> Result<Counters, CaptureError> {
+        Counters::read(&self.counters, self.possible_cpus)
+            .map_err(CaptureError::system("read", map::COUNTERS))
+    }
+
+    /// Hands what the programs have logged to the `log` crate's logger; there is something only
+    /// with [`CaptureConfig::debug`].
+    pub fn flush_logs(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+}
+
+/// The workers' signs of life: connect() picks among those that have beaten within
+/// [`kedge_abi::limits::BEAT_FRESH_NS`].
+#[derive(Clone, Debug)]
+pub struct Beats(Table<u32, u64>);
+
+impl Beats {
+    /// Says that `worker` has just done real work. Call it at least once a second.
+    ///
+    /// # Errors
+    /// If there is no such worker.
+    pub fn beat(&self, worker: u16) -> io::Result<()> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+        let nanoseconds = std::time::Duration::from(now).as_nanos();
+        let nanoseconds = u64::try_from(nanoseconds).map_err(io::Error::other)?;
+        self.0.insert(&worker.into(), &nanoseconds)
+    }
+
+    /// Says that `worker` takes no more connections.
+    ///
+    /// # Errors
+    /// If there is no such worker.
+    pub fn rest(&self, worker: u16) -> io::Result<()> {
+        self.0.insert(&worker.into(), &0)
+    }
+}
+
+const DAEMON: CgroupEntry = CgroupEntry {
+    class: class::DAEMON,
+    kind: kind::DAEMON,
+};
+
+fn daemon_known(
+    table: Table<u64, CgroupEntry>,
+    daemon: u64,
+) -> Result<Mirror<u64, CgroupEntry>, CaptureError> {
+    let read = Mirror::read(table).map_err(CaptureError::system("read", map::CGROUPS));
+    let mut cgroups = read?;
+    write(
+        map::CGROUPS,
+        cgroups.add(&HashMap::from([(daemon, DAEMON)])),
+    )?;
+    Ok(cgroups)
+}
+
+fn fill_slots(
+    slots: &Table<u32, Slot>,
+    config: &CaptureConfig,
+    generation: u64,
+) -> Result<(), CaptureError> {
+    for (index, slot) in config.slots(generation) {
+        write(map::SLOTS, slots.insert(&index, &slot))?;
+    }
+    Ok(())
+}
+
+fn next_generation(root: &Table<u32, Root>) -> Result<u64, CaptureError> {
+    let held = root.look_up(&0);
+    let held = held.map_err(CaptureError::system("read", map::ROOT))?;
+    Ok(held.map_or(0, |root| root.generation) + 1)
+}
+
+fn mirror<K: Plain + Eq + std::hash::Hash, V: Plain + PartialEq>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<Mirror<K, V>, CaptureError> {
+    Mirror::read(pins.table(name)?).map_err(CaptureError::system("read", name))
+}
+
+fn id_of(cgroup: &Path) -> Result<u64, CaptureError> {
+    cgroup_id(cgroup).map_err(CaptureError::system("find cgroup", cgroup.display()))
+}
+
+fn possible_cpus() -> Result<usize, CaptureError> {
+    aya::util::nr_cpus()
+        .map_err(|(path, source)| CaptureError::system("read possible CPUs of", path)(source))
+}
+
+fn write(name: &'static str, result: io::Result<()>) -> Result<(), CaptureError> {
+    result.map_err(CaptureError::system("write", name))
+}

@@ -1,0 +1,81 @@
+//! What the workers ask of the kernel for single connections: take a claim, file a delivery.
+
+use crate::table::Table;
+use kedge_abi::{Claim as Filed, Client, Tuple};
+use kedge_model::OriginalDst;
+use std::io;
+use std::net::SocketAddr;
+
+/// What is known about a captured connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What the application asked for.
+    pub original_dst: OriginalDst,
+    /// Nearest configured ancestor of the connecting task's cgroup.
+    pub cgroup_id: u64,
+    /// Cookie of the application's socket.
+    pub socket_cookie: u64,
+    /// Network namespace of the application's socket.
+    pub netns_cookie: u64,
+}
+
+/// A cheap handle on the tables of single connections; every worker has its own clone.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    claims: Table<Tuple, Filed>,
+    deliveries: Table<u64, Client>,
+    scope: u64,
+}
+
+impl Claims {
+    pub(crate) fn new(
+        claims: Table<Tuple, Filed>,
+        deliveries: Table<u64, Client>,
+        scope: u64,
+    ) -> Self {
+        Self {
+            claims,
+            deliveries,
+            scope,
+        }
+    }
+
+    /// Takes what was filed for the connection that was accepted from `client` on `local`; it can
+    /// be had once. `None`: no program redirected this connection, so refuse it.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn take(&self, client: SocketAddr, local: SocketAddr) -> io::Result<Option<Claim>> {
+        let tuple = Tuple::new(client.into(), local.into(), self.scope);
+        let filed = self.claims.take(&tuple)?;
+        Ok(filed.map(|filed| Claim {
+            original_dst: OriginalDst::new(filed.asked.into()),
+            cgroup_id: filed.cgroup_id,
+            socket_cookie: filed.socket_cookie,
+            netns_cookie: filed.netns_cookie,
+        }))
+    }
+
+    /// Says, before connect(), whom the server shall see instead of the daemon's socket with this
+    /// cookie. The entry goes when the socket closes; a socket that never calls connect() needs
+    /// [`Claims::withdraw_delivery`].
+    ///
+    /// # Errors
+    /// If the map is full: the connection must not be made, since nobody would admit it.
+    pub fn file_delivery(&self, socket_cookie: u64, true_client: SocketAddr) -> io::Result<()> {
+        let client = Client {
+            socket_cookie,
+            client: true_client.into(),
+            reserved: 0,
+        };
+        self.deliveries.insert(&socket_cookie, &client)
+    }
+
+    /// Takes back what [`Claims::file_delivery`] filed, if it is still there.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn withdraw_delivery(&self, socket_cookie: u64) -> io::Result<()> {
+        self.deliveries.remove(&socket_cookie).map(drop)
+    }
+}
