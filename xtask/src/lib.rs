@@ -5,6 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod artifacts;
+pub mod bench;
+pub mod demo;
+pub mod fuzz;
 pub mod lab;
+pub mod setup;
 pub mod shell;
+pub mod tiers;
 pub mod wire;

@@ -1,11 +1,30 @@
 //! `cargo xtask`: see `cargo xtask` alone for its verbs.
 
+#![forbid(unsafe_code)]
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::os::unix::process::CommandExt as _;
+use std::process::{ExitCode, Stdio};
 use xtask::artifacts::{self, Tools};
 use xtask::lab::topology::Place;
 use xtask::lab::{self, Lab, Run};
+use xtask::{bench, demo, fuzz, setup, tiers};
+
+const VERBS: &str = "\
+verb                     root  takes            what
+setup [--yes]            yes   5 min, then 0 s  install what is missing; prints its plan first
+build                    no    4 min, then 1 s  the BPF object, kedged, kedge and kedge-load
+demo [--keep]            yes   20 s             unmodified applications across two nodes, proven
+test [--strict] [--full] yes   4 min            everything that can be tested; FILTER chooses
+bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
+lab up | down | list     yes   2 s              two nodes and nine pods, to play with
+lab exec PLACE -- CMD    yes   -                run a command in one of them
+fuzz [SECONDS]           no    30 s a target    the parsers of the wire
+ci                       yes   8 min            test --strict --full: what .ci/run runs
+
+The first build takes as long as its dependencies do. Without root, `test` runs what needs none
+and counts the rest as skipped. `cargo xtask VERB --help` tells more.";
 
 #[derive(Parser)]
 #[command(
@@ -19,13 +38,56 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Build the BPF object and the programs.
+    /// Install what is missing, after printing the plan.
+    Setup {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Build the BPF object and the programs, optimised.
     Build,
+    /// Show it: unmodified applications across two nodes, with proof.
+    Demo {
+        /// Leave the lab there and say what to try.
+        #[arg(long)]
+        keep: bool,
+        #[arg(long, default_value = "demo")]
+        run: Run,
+    },
+    /// Test everything that can be tested here.
+    Test {
+        /// Take a skip for a failure.
+        #[arg(long)]
+        strict: bool,
+        /// The fuzz targets too.
+        #[arg(long)]
+        full: bool,
+        /// Only tests whose name contains it.
+        filter: Option<String>,
+    },
+    /// Measure direct TCP and kedge over the same wire.
+    Bench {
+        /// One JSON object a line: system, figure, unit, min, median, max.
+        #[arg(long)]
+        json: bool,
+        /// Fewer and shorter rounds.
+        #[arg(long)]
+        quick: bool,
+        #[arg(long, default_value = "bench")]
+        run: Run,
+    },
     /// Two nodes and their pods on this machine.
     Lab {
         #[command(subcommand)]
         verb: LabVerb,
     },
+    /// Fuzz each parser of the wire.
+    Fuzz {
+        #[arg(default_value_t = 30)]
+        seconds: u64,
+    },
+    /// `test --strict --full`.
+    Ci,
 }
 
 #[derive(Subcommand)]
@@ -56,34 +118,64 @@ enum LabVerb {
     List,
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().verb {
-        None => Ok(()),
-        Some(Verb::Build) => artifacts::build().map(drop),
-        Some(Verb::Lab { verb }) => lab_verb(verb),
+fn main() -> ExitCode {
+    let Some(verb) = Arguments::parse().verb else {
+        println!("{VERBS}");
+        return ExitCode::SUCCESS;
+    };
+    match run(verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup { yes } => setup::setup(yes),
+        Verb::Build => artifacts::build().map(drop),
+        Verb::Demo { keep, run } => demo::demo(run, &ready()?, &std::env::current_exe()?, keep),
+        Verb::Test {
+            strict,
+            full,
+            filter,
+        } => tiers::test(&tiers::Options {
+            strict,
+            full,
+            filter,
+        }),
+        Verb::Bench { json, quick, run } => {
+            let options = bench::Options { json, quick };
+            bench::bench(run, &ready()?, &std::env::current_exe()?, options)
+        }
+        Verb::Lab { verb } => lab_verb(verb),
+        Verb::Fuzz { seconds } => fuzz::run(&artifacts::repository(), seconds),
+        Verb::Ci => tiers::test(&tiers::Options {
+            strict: true,
+            full: true,
+            filter: None,
+        }),
+    }
+}
+
+/// Everything installed and built, and we may use it.
+fn ready() -> Result<Tools> {
+    lab::needs_root()?;
+    setup::prepare()?;
+    artifacts::build()
 }
 
 fn lab_verb(verb: LabVerb) -> Result<()> {
     match verb {
-        LabVerb::Up {
-            run,
-            without_kedge: _,
-        } => {
-            Lab::up(run, &Tools::release(), &std::env::current_exe()?)?.leave();
-            Ok(())
-        }
+        LabVerb::Up { run, without_kedge } => lab_up(run, without_kedge),
         LabVerb::Down { run } => lab::down(&run),
         LabVerb::Exec {
             run,
             place,
             command,
-        } => {
-            let lab = Lab::attach(run, &Tools::release())?;
-            let words: Vec<_> = command.iter().map(String::as_str).collect();
-            let mut command = lab.command(Place::parse(&place)?, &words)?;
-            Err(command.stdin(std::process::Stdio::inherit()).exec().into())
-        }
+        } => lab_exec(run, &place, &command),
         LabVerb::List => {
             for run in lab::list()? {
                 println!("lab {run}");
@@ -92,4 +184,26 @@ fn lab_verb(verb: LabVerb) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn lab_up(run: Run, without_kedge: bool) -> Result<()> {
+    let mut lab = Lab::up(run, &ready()?, &std::env::current_exe()?)?;
+    if !without_kedge {
+        lab.start_daemons()?;
+    }
+    println!("{}", lab::describe(&lab));
+    println!(
+        "try: cargo xtask lab exec --run {} client -- curl http://10.96.0.10/",
+        lab.run
+    );
+    lab.leave();
+    Ok(())
+}
+
+/// Becomes the command: its terminal, signals and exit code are the user's.
+fn lab_exec(run: Run, place: &str, words: &[String]) -> Result<()> {
+    let lab = Lab::attach(run, &Tools::release())?;
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let mut command = lab.command(Place::parse(place)?, &words)?;
+    Err(command.stdin(Stdio::inherit()).exec().into())
 }

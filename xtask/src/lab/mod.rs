@@ -12,6 +12,8 @@
 //! ```
 
 mod cgroup;
+mod daemons;
+pub mod documents;
 
 mod janitor;
 mod network;

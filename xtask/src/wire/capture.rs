@@ -12,8 +12,9 @@ use std::time::Duration;
 
 /// Kernel buffer: what fits into it is not lost while tcpdump waits for a processor.
 const BUFFER_KIB: &str = "131072";
-/// Packets that are already on their way through the kernel still belong to the capture.
-const SETTLE: Duration = Duration::from_millis(300);
+/// The kernel hands packets to tcpdump in blocks, the last one after at most a second. (Immediate
+/// mode would end that wait, and with it the large buffer: its slots are of the largest packet.)
+const SETTLE: Duration = Duration::from_millis(1500);
 
 pub struct Capture {
     process: Process,

@@ -1,0 +1,69 @@
+//! `cargo xtask bench`: direct TCP and kedge over the same wire, in one interleaved run, with the
+//! cores kept awake. Ratios are taken within a round, so that what else the machine does touches
+//! both sides alike.
+
+mod cost;
+mod figures;
+mod rounds;
+
+use crate::artifacts::Tools;
+use crate::lab::{Lab, Run};
+use anyhow::Result;
+use figures::Figures;
+use std::path::Path;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// One JSON object a line instead of the table.
+    pub json: bool,
+    /// Fewer and shorter rounds: shows that it works, measures little.
+    pub quick: bool,
+}
+
+/// How much of everything a round does.
+#[derive(Clone, Copy, Debug)]
+struct Amounts {
+    rounds: usize,
+    bulk_seconds: &'static str,
+    requests: &'static str,
+    connections: &'static str,
+    connections_of_16: &'static str,
+    /// Idle connections held for the two memory figures.
+    idle: [u32; 2],
+}
+
+const FULL: Amounts = Amounts {
+    rounds: 5,
+    bulk_seconds: "3",
+    requests: "5000",
+    connections: "2000",
+    connections_of_16: "250",
+    idle: [1000, 9000],
+};
+const QUICK: Amounts = Amounts {
+    rounds: 2,
+    bulk_seconds: "0.5",
+    requests: "1000",
+    connections: "300",
+    connections_of_16: "50",
+    idle: [1000, 9000],
+};
+
+/// # Errors
+/// When the lab cannot be made, or a measurement fails.
+pub fn bench(run: Run, tools: &Tools, xtask: &Path, options: Options) -> Result<()> {
+    let amounts = if options.quick { QUICK } else { FULL };
+    eprintln!("bench: a lab of two nodes, {} rounds", amounts.rounds);
+    let mut lab = Lab::up(run, tools, xtask)?;
+    rounds::keep_cores_awake(&mut lab)?;
+    let mut figures = Figures::default();
+    for round in 1..=amounts.rounds {
+        eprintln!("bench: round {round} of {}", amounts.rounds);
+        rounds::round(&mut lab, &amounts, &mut figures)?;
+    }
+    if options.json {
+        figures.print_json()
+    } else {
+        figures.print_table()
+    }
+}

@@ -1,0 +1,202 @@
+//! Each node's kedged: its certificate, its documents, its process.
+
+use super::documents;
+use super::process::{Family, Process, command_in, tail};
+use super::topology::{NODES, Node, PEER_PORT, PODS, Place, Pod, TRUST_DOMAIN};
+use super::{Lab, process};
+use crate::shell::{command, finish, output, wait_for};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+impl Lab {
+    /// Starts kedged on both nodes; each gets its certificate and documents first.
+    ///
+    /// # Errors
+    /// When one does not come up; the message has the end of its log.
+    pub fn start_daemons(&mut self) -> Result<()> {
+        if !self.ca().exists() {
+            self.prepare_nodes()?;
+        }
+        for node in NODES {
+            self.start_daemon(node)?;
+        }
+        for node in NODES {
+            self.daemon_answers(node)?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_daemon(&mut self, node: Node) -> Result<Process> {
+        ensure!(
+            self.tools.kedged.exists(),
+            "{} is not built: cargo xtask build",
+            self.tools.kedged.display()
+        );
+        let config = self.run.node_folder(node).join("kedged.toml");
+        let kedged = self.tools.kedged.display().to_string();
+        let cgroup = self.run.cgroup()?.join(node.name()).join("kedged");
+        let words = [&*kedged, "--config", &config.display().to_string()];
+        let command = command_in(&self.run, Place::from(node), &cgroup, &words);
+        let name = daemon_name(node);
+        let process = Process::spawn(&self.run, Place::from(node), &name, command)?;
+        self.record(process.clone())?;
+        Ok(process)
+    }
+
+    /// Waits until a node's kedged takes peers and questions.
+    ///
+    /// # Errors
+    /// When it ends or does not within 30 seconds.
+    pub fn daemon_answers(&self, node: Node) -> Result<()> {
+        let daemon = self.daemon(node)?;
+        daemon.listens_on(&self.run, Family::V4, PEER_PORT)?;
+        wait_for("kedged to answer", Duration::from_secs(10), || {
+            self.kedge(node, &["status"]).map(Some)
+        })
+        .with_context(|| tail(&self.run, &daemon.name))?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// When that node's kedged does not run.
+    pub fn daemon(&self, node: Node) -> Result<&Process> {
+        let name = daemon_name(node);
+        let running = |process: &&Process| process.name == name && process.is_alive();
+        self.processes().iter().find(running).with_context(|| {
+            format!(
+                "{name} does not run; its log ends:\n{}",
+                process::tail(&self.run, &name)
+            )
+        })
+    }
+
+    /// Ends both daemons and removes what they have left in the kernel: the next ones know no
+    /// link, no flow and no generation.
+    ///
+    /// # Errors
+    /// When one does not end.
+    pub fn stop_daemons(&mut self) -> Result<()> {
+        for node in NODES {
+            if let Ok(daemon) = self.daemon(node) {
+                daemon.stop(Signal::SIGTERM)?;
+            }
+            let pins = self.run.pins().join(node.name());
+            if pins.exists() {
+                fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `kedge` as an operator of that node runs it.
+    ///
+    /// # Errors
+    /// When it does not succeed.
+    pub fn kedge(&self, node: Node, words: &[&str]) -> Result<String> {
+        output(&mut self.kedge_command(node, words))
+    }
+
+    /// The same for questions to which "no" is an answer, told by the exit code.
+    ///
+    /// # Errors
+    /// When it cannot start, or says nothing.
+    pub fn kedge_any_end(&self, node: Node, words: &[&str]) -> Result<String> {
+        let done = finish(&mut self.kedge_command(node, words))?;
+        let answer = String::from_utf8_lossy(&done.stdout).into_owned();
+        ensure!(
+            !answer.is_empty(),
+            "kedge {}: {}",
+            words.join(" "),
+            String::from_utf8_lossy(&done.stderr).trim()
+        );
+        Ok(answer)
+    }
+
+    #[must_use]
+    pub fn kedge_command(&self, node: Node, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.tools.kedge);
+        command
+            .arg("--socket")
+            .arg(self.run.node_folder(node).join("admin.sock"))
+            .args(words);
+        command
+    }
+
+    /// What a node's kedged has reported lately, one JSON object a line.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn events(&self, node: Node) -> Result<String> {
+        self.kedge(node, &["event", "list", "--json"])
+    }
+
+    /// Gives a node a directory in which these pods are.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_directory(&self, node: Node, version: u64, pods: &[&Pod]) -> Result<()> {
+        let path = self.run.node_folder(node).join("directory.toml");
+        documents::replace(&path, &documents::directory(version, pods))
+    }
+
+    /// Gives a node another policy document of that name.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_policy(&self, node: Node, name: &str, text: &str) -> Result<()> {
+        let folder = self.run.node_folder(node).join("policies");
+        documents::replace(&folder.join(format!("{name}.toml")), text)
+    }
+
+    /// A new certificate for a node, in the place of the one that it has.
+    ///
+    /// # Errors
+    /// When the CA cannot issue it.
+    pub fn issue_certificate(&self, node: Node) -> Result<()> {
+        let (ca, folder) = (self.ca(), self.run.node_folder(node));
+        let words = ["--node", node.name(), "--out", path_text(&folder)?];
+        let mut kedge = Command::new(&self.tools.kedge);
+        output(
+            kedge
+                .args(["ca", "issue", "--dir", path_text(&ca)?])
+                .args(words),
+        )?;
+        Ok(())
+    }
+
+    fn prepare_nodes(&self) -> Result<()> {
+        let (kedge, ca) = (self.tools.kedge.display().to_string(), self.ca());
+        let words = [&*kedge, "ca", "init", "--dir", path_text(&ca)?];
+        output(command(words).args(["--trust-domain", TRUST_DOMAIN]))?;
+        for node in NODES {
+            let folder = self.run.node_folder(node);
+            fs::create_dir_all(folder.join("policies"))?;
+            self.issue_certificate(node)?;
+            documents::replace(
+                &folder.join("kedged.toml"),
+                &documents::configuration(&self.run, node)?,
+            )?;
+            self.write_directory(node, 1, &PODS)?;
+            self.write_policy(node, "lab", &documents::policy())?;
+        }
+        Ok(())
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.run.folder().join("ca")
+    }
+}
+
+fn daemon_name(node: Node) -> String {
+    format!("kedged-{}", node.name())
+}
+
+fn path_text(path: &std::path::Path) -> Result<&str> {
+    path.to_str().context("a path of the lab is valid UTF-8")
+}

@@ -1,0 +1,191 @@
+//! `cargo xtask test`: everything that can be tested here, cheapest first, with one table at the
+//! end. What cannot run on this machine is skipped aloud and counted; `--strict` takes a skip for
+//! a failure.
+
+mod run;
+mod tally;
+
+use crate::artifacts;
+use crate::lab::needs_root;
+use crate::{fuzz, setup};
+use anyhow::{Result, ensure};
+use run::{cargo_check, cargo_test};
+use std::time::{Duration, Instant};
+use tally::Tally;
+
+/// How much of it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A skip is a failure.
+    pub strict: bool,
+    /// The fuzz targets too.
+    pub full: bool,
+    /// Only tests whose name contains it.
+    pub filter: Option<String>,
+}
+
+/// Each target for so long, as CI does it.
+const FUZZ_SECONDS_EACH: u64 = 30;
+
+struct Tier {
+    name: &'static str,
+    needs_root: bool,
+    run: fn(&Options) -> Result<Tally>,
+}
+
+const TIERS: [Tier; 6] = [
+    Tier {
+        name: "style: rustfmt, clippy",
+        needs_root: false,
+        run: style,
+    },
+    Tier {
+        name: "tidy: layers, sizes, documents",
+        needs_root: false,
+        run: tidy,
+    },
+    Tier {
+        name: "crates: no kernel, no root",
+        needs_root: false,
+        run: crates,
+    },
+    Tier {
+        name: "capture: this kernel",
+        needs_root: true,
+        run: capture,
+    },
+    Tier {
+        name: "scenarios: two nodes, real servers",
+        needs_root: true,
+        run: scenarios,
+    },
+    Tier {
+        name: "fuzz: parsers of the wire",
+        needs_root: false,
+        run: fuzz_targets,
+    },
+];
+
+/// Runs all tiers, whatever happens in one of them.
+///
+/// # Errors
+/// When anything failed, or, if strict, was skipped.
+pub fn test(options: &Options) -> Result<()> {
+    if needs_root().is_ok() {
+        setup::prepare()?;
+        artifacts::build()?;
+    }
+    let mut rows = Vec::new();
+    for tier in &TIERS {
+        println!("▸ {}", tier.name);
+        let started = Instant::now();
+        let tally = tier.outcome(options);
+        println!("  {tally} ({:.0} s)", started.elapsed().as_secs_f64());
+        rows.push((tier.name, tally, started.elapsed()));
+    }
+    summary(&rows);
+    let mut total = Tally::default();
+    for (_, tally, _) in rows {
+        total.add(tally);
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        total.passed,
+        total.failed,
+        total.skipped()
+    );
+    ensure!(
+        total.failed == 0 && total.broken.is_empty(),
+        "something failed; see above"
+    );
+    ensure!(
+        !options.strict || total.skipped() == 0,
+        "strict, and something was skipped: see the reasons above"
+    );
+    Ok(())
+}
+
+impl Tier {
+    fn outcome(&self, options: &Options) -> Tally {
+        if self.needs_root && needs_root().is_err() {
+            return Tally::skip(format!("{}: needs root", self.name));
+        }
+        (self.run)(options).unwrap_or_else(|error| {
+            eprintln!("  {error:#}");
+            Tally::broken(self.name)
+        })
+    }
+}
+
+fn style(options: &Options) -> Result<Tally> {
+    if options.filter.is_some() {
+        return Ok(Tally::default());
+    }
+    cargo_check(&["fmt", "--all", "--check"])?;
+    cargo_check(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    Ok(Tally::default())
+}
+
+fn tidy(options: &Options) -> Result<Tally> {
+    cargo_test(&["--package", "xtask", "--lib", "--test", "tidy"], options)
+}
+
+fn crates(options: &Options) -> Result<Tally> {
+    let all_but = [
+        "--workspace",
+        "--exclude",
+        "xtask",
+        "--exclude",
+        "kedge-capture",
+    ];
+    cargo_test(&all_but, options)
+}
+
+fn capture(options: &Options) -> Result<Tally> {
+    cargo_test(&["--package", "kedge-capture"], options)
+}
+
+fn scenarios(options: &Options) -> Result<Tally> {
+    cargo_test(&["--package", "xtask", "--test", "first_light"], options)
+}
+
+fn fuzz_targets(options: &Options) -> Result<Tally> {
+    if !options.full || options.filter.is_some() {
+        return Ok(Tally::default());
+    }
+    fuzz::run(&artifacts::repository(), FUZZ_SECONDS_EACH)?;
+    Ok(Tally::default())
+}
+
+fn summary(rows: &[(&str, Tally, Duration)]) {
+    println!(
+        "\n{:36} {:>7} {:>7} {:>8} {:>8}",
+        "tier", "passed", "failed", "skipped", "seconds"
+    );
+    for (name, tally, took) in rows {
+        let mark = if tally.broken.is_empty() {
+            ""
+        } else {
+            "  did not run to its end"
+        };
+        println!(
+            "{name:36} {:>7} {:>7} {:>8} {:>8.0}{mark}",
+            tally.passed,
+            tally.failed,
+            tally.skipped(),
+            took.as_secs_f64()
+        );
+    }
+    for reason in rows.iter().flat_map(|(_, tally, _)| &tally.skips) {
+        println!("skipped: {reason}");
+    }
+    println!();
+}

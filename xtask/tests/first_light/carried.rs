@@ -1,0 +1,88 @@
+//! Many connections, one handshake, and nothing on the wire that should not be there.
+
+use crate::stage::{at, clear, load, play, seen, server, under_the_oracle};
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use xtask::lab::Lab;
+use xtask::lab::topology::{BARE, BARELOAD, CLIENT, LOAD, LOAD_PORT, Node, PEER_PORT};
+use xtask::wire::Problem;
+
+const X25519MLKEM768: u16 = 0x11ec;
+
+#[test]
+fn eleven_thousand_connections_are_keyed_from_one_handshake() {
+    play(|lab| {
+        let report = under_the_oracle(lab, "carried", |lab| {
+            exchange(lab, "seq", &server(), 10_000)?;
+            exchange(lab, "concurrent", &at(LOAD.v6(), LOAD_PORT), 1_000)
+        })?;
+        report.is_clean()?;
+        ensure!(report.full_handshakes() == 1, "{report}");
+        ensure!(
+            report.links[0].offered_groups == [X25519MLKEM768],
+            "{:?}",
+            report.links
+        );
+        ensure!(
+            report.links[0].group == Some(X25519MLKEM768),
+            "{:?}",
+            report.links
+        );
+        ensure!(report.flows == 11_000, "{report}");
+        Ok(())
+    });
+}
+
+/// Without an error, with equal hashes both ways, and each nonce seen once by the server.
+fn exchange(lab: &Lab, verb: &str, server: &str, connections: u64) -> Result<()> {
+    clear(lab)?;
+    let ours: Value = load(lab, &CLIENT, &[verb, server, &connections.to_string()])?;
+    let theirs = seen(lab)?;
+    ensure!(ours["errors"] == 0, "the client: {ours}");
+    ensure!(theirs["nonces"] == connections, "the server: {theirs}");
+    ensure!(
+        theirs["duplicates"] == 0 && theirs["hash_errors"] == 0,
+        "the server: {theirs}"
+    );
+    ensure!(
+        theirs["nonces_sha256"] == ours["nonces_sha256"],
+        "{ours} and {theirs}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_workload_without_kedge_is_caught_by_the_same_oracle() {
+    play(|lab| {
+        let report = under_the_oracle(lab, "control-bare", |lab| {
+            load::<Value>(lab, &BARE, &["seq", &at(BARELOAD.v4(), LOAD_PORT), "1"])?;
+            Ok(())
+        })?;
+        let tuple = |problem: &Problem| *problem == Problem::UnexpectedTuple;
+        ensure!(
+            report
+                .findings
+                .iter()
+                .any(|finding| tuple(&finding.problem)),
+            "{report}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn one_byte_leaked_to_the_peer_port_is_caught() {
+    play(|lab| {
+        let report = under_the_oracle(lab, "control-leak", |lab| {
+            let leak = format!("printf G >/dev/tcp/{}/{PEER_PORT}", Node::B.v4());
+            lab.run(Node::A, &["bash", "-c", &leak])?;
+            Ok(())
+        })?;
+        ensure!(report.findings.len() == 1, "{:?}", report.findings);
+        ensure!(
+            report.findings[0].problem == Problem::NotA("link or carrier"),
+            "{report}"
+        );
+        Ok(())
+    });
+}

@@ -1,0 +1,77 @@
+//! Changes under way: open connections do not notice them.
+
+use crate::stage::{play, server};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::io::Read as _;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use xtask::lab::Lab;
+use xtask::lab::topology::{CLIENT, NODES, Node};
+use xtask::shell::wait_for;
+
+#[test]
+fn a_renewed_certificate_makes_a_new_link_and_drops_no_flow() {
+    play(|lab| {
+        let steady = Steady::start(lab)?;
+        let before = links(lab)?;
+        ensure!(!before.is_empty(), "a flow has a link");
+        for node in NODES {
+            lab.issue_certificate(node)?;
+        }
+        wait_for("another link", Duration::from_secs(30), || {
+            let now = links(lab)?;
+            let is_new = |link: &String| !before.contains(link);
+            ensure!(now.iter().any(is_new), "still {now:?}");
+            Ok(Some(()))
+        })?;
+        // The old link is drained for ten seconds and erased after that.
+        std::thread::sleep(Duration::from_secs(12));
+        let outcome = steady.finish()?;
+        ensure!(outcome["errors"] == 0, "{outcome}");
+        ensure!(
+            outcome["requests"].as_u64().is_some_and(|n| n > 50),
+            "{outcome}"
+        );
+        Ok(())
+    });
+}
+
+/// Identifiers of node a's live links.
+fn links(lab: &Lab) -> Result<Vec<String>> {
+    let text = lab.kedge(Node::A, &["link", "list", "--json"])?;
+    let list: Value = serde_json::from_str(&text).context("parse the list of links")?;
+    let links = list
+        .as_array()
+        .or_else(|| list["links"].as_array())
+        .context("a list of links")?;
+    Ok(links.iter().map(|link| link["id"].to_string()).collect())
+}
+
+/// One connection with a request every 100 ms.
+struct Steady(Child);
+
+impl Steady {
+    fn start(lab: &Lab) -> Result<Self> {
+        let program = lab.tools.load.display().to_string();
+        let mut command = lab.command(&CLIENT, &[&program, "steady", &server()])?;
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(Self(child))
+    }
+
+    fn finish(mut self) -> Result<Value> {
+        drop(self.0.stdin.take());
+        let mut text = String::new();
+        self.0
+            .stdout
+            .take()
+            .context("the pipe")?
+            .read_to_string(&mut text)?;
+        self.0.wait()?;
+        serde_json::from_str(&text).with_context(|| format!("parse {text:?}"))
+    }
+}

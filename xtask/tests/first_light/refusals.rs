@@ -1,0 +1,143 @@
+//! What must not happen does not, and says why.
+
+use crate::stage::{
+    at, client_reaches, everywhere, next_version, play, put_into_directory, reaches, server,
+    under_the_oracle,
+};
+use anyhow::{Result, ensure};
+use std::time::Duration;
+use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, LOCAL, Node, PODS, Pod};
+use xtask::lab::{Lab, documents};
+use xtask::shell::wait_for;
+
+#[test]
+fn a_denied_flow_is_refused_with_cause_and_remedy() {
+    play(|lab| {
+        ensure!(
+            !reaches(lab, &LOCAL, &server())?,
+            "{} was not refused",
+            LOCAL.name
+        );
+        refusal_is_told(lab, "denied", &LOCAL)
+    });
+}
+
+#[test]
+fn an_unknown_destination_is_refused_and_nothing_leaves_the_node() {
+    play(|lab| {
+        let report = under_the_oracle(lab, "unknown", |lab| {
+            let nowhere = at(std::net::Ipv4Addr::new(10, 244, 2, 99), LOAD_PORT);
+            ensure!(!reaches(lab, &CLIENT, &nowhere)?, "{nowhere} answered");
+            Ok(())
+        })?;
+        report.is_clean()?;
+        ensure!(report.flows == 0, "{report}");
+        Ok(())
+    });
+}
+
+#[test]
+fn policy_applies_between_pods_of_one_node() {
+    play(|lab| {
+        let neighbour = at(LOCAL.v4(), LOAD_PORT);
+        ensure!(
+            reaches(lab, &CLIENT, &neighbour)?,
+            "{} is allowed",
+            CLIENT.name
+        );
+        let deny = documents::policy() + &documents::deny(&CLIENT.spiffe_id(), &LOCAL.spiffe_id());
+        lab.write_policy(Node::A, "lab", &deny)?;
+        becomes(lab, false, |lab| reaches(lab, &CLIENT, &neighbour))?;
+        refusal_is_told(lab, "denied", &CLIENT)
+    });
+}
+
+#[test]
+fn a_flow_on_one_node_never_touches_the_wire() {
+    play(|lab| {
+        let report = under_the_oracle(lab, "local", |lab| {
+            ensure!(
+                reaches(lab, &CLIENT, &at(LOCAL.v6(), LOAD_PORT))?,
+                "not reached"
+            );
+            Ok(())
+        })?;
+        report.is_clean()?;
+        ensure!(report.flows == 0 && report.links.is_empty(), "{report}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pod_removed_before_the_connection_gets_no_byte() {
+    play(|lab| {
+        let report = under_the_oracle(lab, "removed", |lab| {
+            put_into_directory(lab, &without(&LOAD))?;
+            becomes(lab, false, client_reaches)
+        })?;
+        report.is_clean()?;
+        put_into_directory(lab, &PODS)?;
+        becomes(lab, true, client_reaches)
+    });
+}
+
+/// The sender still believes that the pod is there; its node knows better, and is asked last.
+#[test]
+fn a_pod_removed_between_decision_and_delivery_gets_no_byte() {
+    play(|lab| {
+        ensure!(client_reaches(lab)?, "the pod is there at first");
+        lab.write_directory(Node::B, next_version(), &without(&LOAD))?;
+        becomes(lab, false, client_reaches)?;
+        refusal_is_told(lab, "misplaced", &CLIENT)?;
+        put_into_directory(lab, &PODS)?;
+        becomes(lab, true, client_reaches)
+    });
+}
+
+/// An operator who follows the events reads what was refused to whom, and what to do.
+fn refusal_is_told(lab: &Lab, label: &str, source: &Pod) -> Result<()> {
+    wait_for("the event", Duration::from_secs(5), || {
+        let events = lab.events(Node::A)?;
+        let about = |line: &&str| line.contains(label) && line.contains(&source.spiffe_id());
+        let Some(event) = events.lines().rev().find(about) else {
+            anyhow::bail!(
+                "no event says {label} about {}; there are:\n{events}",
+                source.name
+            );
+        };
+        ensure!(
+            event.contains("cause") && event.contains("remedy"),
+            "{event}"
+        );
+        Ok(Some(()))
+    })
+}
+
+/// A change of documents takes effect within a few seconds.
+fn becomes(lab: &Lab, wanted: bool, reached: impl Fn(&Lab) -> Result<bool>) -> Result<()> {
+    let what = if wanted {
+        "the pod to be reached"
+    } else {
+        "the pod to be refused"
+    };
+    wait_for(what, Duration::from_secs(10), || {
+        Ok((reached(lab)? == wanted).then_some(()))
+    })
+}
+
+fn without(gone: &Pod) -> Vec<&'static Pod> {
+    PODS.into_iter().filter(|pod| *pod != gone).collect()
+}
+
+#[test]
+fn a_new_policy_takes_effect_both_ways() {
+    play(|lab| {
+        let allow = documents::policy() + &documents::allow(&LOCAL.spiffe_id(), &LOAD.spiffe_id());
+        everywhere(lab, |lab, node| lab.write_policy(node, "lab", &allow))?;
+        becomes(lab, true, |lab| reaches(lab, &LOCAL, &server()))?;
+        everywhere(lab, |lab, node| {
+            lab.write_policy(node, "lab", &documents::policy())
+        })?;
+        becomes(lab, false, |lab| reaches(lab, &LOCAL, &server()))
+    });
+}

@@ -1,0 +1,147 @@
+//! The lab that the scenarios share, and what they do with it all the time.
+
+use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use xtask::artifacts::Tools;
+use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, PODS, Place, Pod};
+use xtask::lab::{Lab, documents, needs_root, topology::NODES};
+use xtask::wire::{Capture, Report};
+
+/// Plays one scenario, alone on the stage.
+pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
+    static STAGE: OnceLock<Result<Mutex<Lab>, String>> = OnceLock::new();
+    if let Err(reason) = possible() {
+        let strict = std::env::var_os("KEDGE_STRICT").is_some();
+        assert!(!strict, "strict, and this machine cannot: {reason:#}");
+        println!("skipped: {reason:#}");
+        return;
+    }
+    // It stays until this process ends; then the lab's janitor removes it.
+    let stage = STAGE.get_or_init(|| {
+        set_up()
+            .map(Mutex::new)
+            .map_err(|error| format!("{error:#}"))
+    });
+    let stage = stage
+        .as_ref()
+        .unwrap_or_else(|error| panic!("no lab: {error}"));
+    // A scenario that failed before this one says nothing about this one.
+    let mut lab = stage.lock().unwrap_or_else(PoisonError::into_inner);
+    let played = at_the_beginning(&mut lab).and_then(|()| scenario(&mut lab));
+    played.unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+fn possible() -> Result<()> {
+    needs_root()?;
+    let tools = Tools::release();
+    for tool in [&tools.kedged, &tools.kedge, &tools.load] {
+        ensure!(
+            tool.exists(),
+            "{} is not built: cargo xtask build",
+            tool.display()
+        );
+    }
+    Ok(())
+}
+
+fn set_up() -> Result<Lab> {
+    let xtask = Path::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut lab = Lab::up("test".parse()?, &Tools::release(), xtask)?;
+    lab.start_daemons()?;
+    Ok(lab)
+}
+
+/// Documents as the lab has them, and a daemon on each node, whatever was played before.
+fn at_the_beginning(lab: &mut Lab) -> Result<()> {
+    if NODES.into_iter().any(|node| lab.daemon(node).is_err()) {
+        lab.stop_daemons()?;
+        lab.start_daemons()?;
+    }
+    everywhere(lab, |lab, node| {
+        lab.write_policy(node, "lab", &documents::policy())
+    })?;
+    put_into_directory(lab, &PODS)?;
+    clear(lab)
+}
+
+pub fn everywhere(
+    lab: &Lab,
+    act: impl Fn(&Lab, xtask::lab::topology::Node) -> Result<()>,
+) -> Result<()> {
+    NODES.into_iter().try_for_each(|node| act(lab, node))
+}
+
+/// Every node's directory, one version on.
+pub fn put_into_directory(lab: &Lab, pods: &[&Pod]) -> Result<()> {
+    let version = next_version();
+    everywhere(lab, |lab, node| lab.write_directory(node, version, pods))
+}
+
+pub fn next_version() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static VERSION: AtomicU64 = AtomicU64::new(2);
+    VERSION.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Plays with daemons that know nothing of each other, and captures all that they say.
+pub fn under_the_oracle(
+    lab: &mut Lab,
+    name: &str,
+    act: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<Report> {
+    lab.stop_daemons()?;
+    let capture = Capture::start(lab, name)?;
+    lab.start_daemons()?;
+    act(lab)?;
+    capture.finish(lab)
+}
+
+/// One run of kedge-load, and the JSON line that it ends with.
+pub fn load<T: DeserializeOwned>(lab: &Lab, from: impl Into<Place>, words: &[&str]) -> Result<T> {
+    let program = lab.tools.load.display().to_string();
+    let all: Vec<_> = std::iter::once(program.as_str())
+        .chain(words.iter().copied())
+        .collect();
+    let text = lab.run(from, &all)?;
+    serde_json::from_str(&text).with_context(|| format!("parse what kedge-load says: {text}"))
+}
+
+/// What the server in pod `load` has seen since [`clear`].
+pub fn seen(lab: &Lab) -> Result<Value> {
+    load(lab, &LOAD, &["report", &format!("127.0.0.1:{LOAD_PORT}")])
+}
+
+pub fn clear(lab: &Lab) -> Result<()> {
+    load::<Value>(
+        lab,
+        &LOAD,
+        &["report", "--clear", &format!("127.0.0.1:{LOAD_PORT}")],
+    )?;
+    Ok(())
+}
+
+pub fn at(ip: impl Into<IpAddr>, port: u16) -> String {
+    SocketAddr::new(ip.into(), port).to_string()
+}
+
+/// Whether `from` can exchange bytes with a load server right now.
+pub fn reaches(lab: &Lab, from: &'static Pod, server: &str) -> Result<bool> {
+    let program = lab.tools.load.display().to_string();
+    Ok(lab
+        .try_run(from, &[&program, "peer", server])?
+        .status
+        .success())
+}
+
+/// The address of the server in pod `load`, as its clients usually name it.
+pub fn server() -> String {
+    at(LOAD.v4(), LOAD_PORT)
+}
+
+pub fn client_reaches(lab: &Lab) -> Result<bool> {
+    reaches(lab, &CLIENT, &server())
+}
