@@ -73,10 +73,10 @@ impl Tls {
             secrets,
         };
         while tls.client.is_handshaking() || tls.server.is_handshaking() {
-            let bytes = tls.from_client();
-            tls.to_server(&bytes);
-            let bytes = tls.from_server();
-            tls.to_client(&bytes);
+            let bytes = tls.client_writes();
+            tls.server_reads(&bytes);
+            let bytes = tls.server_writes();
+            tls.client_reads(&bytes);
         }
         tls
     }
@@ -90,7 +90,7 @@ impl Tls {
         self.secret("CLIENT_TRAFFIC_SECRET_0")
     }
 
-    fn from_client(&mut self) -> Vec<u8> {
+    fn client_writes(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).expect("a Vec");
@@ -98,7 +98,7 @@ impl Tls {
         bytes
     }
 
-    fn from_server(&mut self) -> Vec<u8> {
+    fn server_writes(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.server.wants_write() {
             self.server.write_tls(&mut bytes).expect("a Vec");
@@ -106,7 +106,7 @@ impl Tls {
         bytes
     }
 
-    fn to_client(&mut self, mut bytes: &[u8]) {
+    fn client_reads(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             self.client.read_tls(&mut bytes).expect("a slice");
             self.client.process_new_packets().expect("authentic");
@@ -114,7 +114,7 @@ impl Tls {
     }
 
     /// What the server understood.
-    fn to_server(&mut self, mut bytes: &[u8]) -> Vec<u8> {
+    fn server_reads(&mut self, mut bytes: &[u8]) -> Vec<u8> {
         let mut plaintext = Vec::new();
         while !bytes.is_empty() {
             self.server.read_tls(&mut bytes).expect("a slice");
@@ -153,7 +153,11 @@ fn records_are_byte_identical_to_those_of_rustls() {
         let mut sealer = Sealer::new(tls.client_secret());
         for content in contents() {
             tls.client.writer().write_all(&content).expect("buffered");
-            assert_eq!(sealed(&mut sealer, &content), tls.from_client(), "{suite}");
+            assert_eq!(
+                sealed(&mut sealer, &content),
+                tls.client_writes(),
+                "{suite}"
+            );
         }
     }
 }
@@ -165,11 +169,15 @@ fn records_after_a_key_update_are_byte_identical_too() {
         let mut sealer = Sealer::new(tls.client_secret());
         tls.client.refresh_traffic_keys().expect("TLS 1.3");
         // rustls asks for an update in return, which we never do: the KeyUpdates differ.
-        let update = tls.from_client();
+        let update = tls.client_writes();
         let mut slot = [0; OVERHEAD + 5];
         assert_eq!(sealer.seal_key_update(&mut slot), Ok(update.len()));
         tls.client.writer().write_all(b"after").expect("buffered");
-        assert_eq!(sealed(&mut sealer, b"after"), tls.from_client(), "{suite}");
+        assert_eq!(
+            sealed(&mut sealer, b"after"),
+            tls.client_writes(),
+            "{suite}"
+        );
     }
 }
 
@@ -180,15 +188,15 @@ fn rustls_opens_our_records_our_key_update_and_our_close_notify() {
         let mut sealer = Sealer::new(tls.client_secret());
         for content in contents() {
             let record = sealed(&mut sealer, &content);
-            assert_eq!(tls.to_server(&record), content, "{suite}");
+            assert_eq!(tls.server_reads(&record), content, "{suite}");
         }
         let mut slot = [0; OVERHEAD + 5];
         let len = sealer.seal_key_update(&mut slot).expect("budget");
-        assert_eq!(tls.to_server(&slot[..len]), b"");
+        assert_eq!(tls.server_reads(&slot[..len]), b"");
         let record = sealed(&mut sealer, b"under the next key");
-        assert_eq!(tls.to_server(&record), b"under the next key");
+        assert_eq!(tls.server_reads(&record), b"under the next key");
         let len = sealer.seal_close_notify(&mut slot).expect("budget");
-        tls.to_server(&slot[..len]);
+        tls.server_reads(&slot[..len]);
         assert_eq!(tls.server.reader().read(&mut [0]).expect("a clean end"), 0);
     }
 }
@@ -201,7 +209,7 @@ fn we_open_records_and_close_notify_of_rustls() {
         let mut unsealer = Unsealer::with_limits(secret, Limits::PROTOCOL);
         for content in contents() {
             tls.server.writer().write_all(&content).expect("buffered");
-            let mut record = tls.from_server();
+            let mut record = tls.server_writes();
             assert_eq!(deframe(&record), Ok(Some(record.len())));
             assert_eq!(
                 unsealer.open(&mut record),
@@ -211,7 +219,7 @@ fn we_open_records_and_close_notify_of_rustls() {
         }
         tls.server.send_close_notify();
         assert_eq!(
-            unsealer.open(&mut tls.from_server()),
+            unsealer.open(&mut tls.server_writes()),
             Ok(Opened::CloseNotify)
         );
     }

@@ -1,0 +1,108 @@
+//! `cargo xtask fuzz`: the fuzz targets of `fuzz/`, built on stable and run one after the other.
+//!
+//! cargo-fuzz wants nightly. Coverage instrumentation is an ordinary LLVM pass, though, and
+//! libfuzzer-sys needs no more than that, so the flags are given to a stable compiler here.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What cargo-fuzz passes, as far as a stable compiler takes it.
+const INSTRUMENTATION: &str = "-Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares \
+    --cfg fuzzing";
+/// Longest input tried, in bytes: some records and every frame that matters fit.
+const INPUT_MAX: usize = 4_096;
+
+/// Builds all targets, then runs each for `seconds_each`, starting from its seeds and from what
+/// earlier runs found.
+///
+/// # Errors
+/// When a target does not build, or finds something: the input is left in `fuzz/artifacts`.
+pub fn run(root: &Path, seconds_each: u64) -> Result<()> {
+    let host = host_triple()?;
+    let fuzz = root.join("fuzz");
+    build(&fuzz, &host)?;
+    for target in targets(&fuzz)? {
+        let binary = fuzz
+            .join("target")
+            .join(&host)
+            .join("release")
+            .join(&target);
+        fuzz_one(&fuzz, &binary, &target, seconds_each)?;
+    }
+    Ok(())
+}
+
+/// With an explicit target, so that build scripts and macros are not instrumented.
+fn build(fuzz: &Path, host: &str) -> Result<()> {
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--target", host])
+        .current_dir(fuzz)
+        .env("RUSTFLAGS", INSTRUMENTATION)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_TARGET_DIR")
+        .status()
+        .context("run cargo build in fuzz/")?;
+    ensure!(
+        status.success(),
+        "build fuzz targets: cargo failed, see above"
+    );
+    Ok(())
+}
+
+fn fuzz_one(fuzz: &Path, binary: &Path, target: &str, seconds: u64) -> Result<()> {
+    let corpus = fuzz.join("corpus").join(target);
+    let artifacts = fuzz.join("artifacts").join(target);
+    for dir in [&corpus, &artifacts] {
+        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    println!("fuzz {target}: {seconds} s");
+    let status = Command::new(binary)
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-max_len={INPUT_MAX}"))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .args(["-print_final_stats=1", "-verbosity=0"])
+        .arg(&corpus)
+        .args(Some(fuzz.join("seeds").join(target)).filter(|seeds| seeds.is_dir()))
+        .status()
+        .with_context(|| format!("run {}", binary.display()))?;
+    if !status.success() {
+        bail!(
+            "fuzz {target}: it found something; repeat it with {} {}/<newest file>",
+            binary.display(),
+            artifacts.display()
+        );
+    }
+    Ok(())
+}
+
+/// The targets are the files of `fuzz/fuzz_targets`.
+fn targets(fuzz: &Path) -> Result<Vec<String>> {
+    let dir = fuzz.join("fuzz_targets");
+    let entries = std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))?;
+    let paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<Vec<PathBuf>>>()?;
+    let mut names: Vec<String> = paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    ensure!(!names.is_empty(), "{} holds no target", dir.display());
+    Ok(names)
+}
+
+fn host_triple() -> Result<String> {
+    let output = Command::new("rustc")
+        .arg("-vV")
+        .output()
+        .context("run rustc -vV")?;
+    let text = String::from_utf8(output.stdout).context("read the output of rustc -vV")?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc -vV names no host")
+}
