@@ -228,7 +228,8 @@ pub fn list() -> Result<Vec<Run>> {
 pub fn needs_root() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
-        "the lab makes network namespaces and cgroups: run it as root, for instance by `sudo -E`"
+        "the lab makes network namespaces and cgroups: run it as root, for instance by \
+         `sudo -E env PATH=$PATH cargo xtask …`"
     );
     Ok(())
 }

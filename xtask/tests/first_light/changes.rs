@@ -41,11 +41,12 @@ fn a_renewed_certificate_makes_a_new_link_and_drops_no_flow() {
 fn links(lab: &Lab) -> Result<Vec<String>> {
     let text = lab.kedge(Node::A, &["link", "list", "--json"])?;
     let list: Value = serde_json::from_str(&text).context("parse the list of links")?;
-    let links = list
-        .as_array()
-        .or_else(|| list["links"].as_array())
-        .context("a list of links")?;
-    Ok(links.iter().map(|link| link["id"].to_string()).collect())
+    let links = list["links"].as_array().context("a list of links")?;
+    Ok(links
+        .iter()
+        .filter_map(|link| link["link_id"].as_str())
+        .map(str::to_owned)
+        .collect())
 }
 
 /// One connection with a request every 100 ms.
