@@ -1,0 +1,300 @@
+//! Which packets a guarded cgroup may send and be given.
+
+use crate::cgroup::Owner;
+use crate::packet::{Packet, Parsed, Segment, parse};
+use crate::tables::{Tables, is_capture_end, is_same, verdict_for};
+use kedge_abi::{Tuple, class, place, verdict};
+
+/// What is filed about the connection that a packet belongs to.
+pub trait Connection {
+    /// Whether the packet's socket is one that was admitted when it was established.
+    fn is_admitted_socket(&self) -> bool;
+    /// Whether this connection was filed by its opener on this node and is being established.
+    fn is_admitted_tuple(&self, tuple: &Tuple) -> bool;
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    Pass,
+    /// Not TCP, of a guarded cgroup; passes, counted.
+    PassOther,
+    /// Dropped; the ends are known if it is a segment.
+    Drop(Option<Segment>),
+}
+
+/// Scope of tuples that the guard looks up: admitted connections come over the routed way.
+const ROUTED: u64 = 0;
+
+/// Whether the packet may reach a socket of `owner`. An address alone is never a reason: whoever
+/// opens a connection to a `require` workload must have been filed by his own socket's program.
+#[inline(always)]
+pub fn ingress<P: Packet, T: Tables, C: Connection>(
+    owner: &Owner,
+    packet: &P,
+    tables: &T,
+    connection: &C,
+) -> Ruling {
+    if owner.class != class::REQUIRE {
+        return Ruling::Pass;
+    }
+    by_segment(packet, |segment| {
+        stays_here(segment)
+            || tables
+                .root()
+                .is_some_and(|root| is_capture_end(root, &segment.source))
+            || connection.is_admitted_socket()
+            || connection.is_admitted_tuple(&opened_by_source(segment))
+            || (!segment.opens
+                && verdict_for(tables, owner.class, &segment.source) == verdict::PASS)
+    })
+}
+
+/// Whether a socket of `owner` may send the packet.
+#[inline(always)]
+pub fn egress<P: Packet, T: Tables, C: Connection>(
+    owner: &Owner,
+    packet: &P,
+    tables: &T,
+    connection: &C,
+) -> Ruling {
+    match owner.class {
+        class::REQUIRE => by_segment(packet, |segment| {
+            stays_here(segment)
+                || tables
+                    .root()
+                    .is_some_and(|root| is_capture_end(root, &segment.destination))
+                || connection.is_admitted_socket()
+                || connection.is_admitted_tuple(&opened_by_destination(segment))
+                || verdict_for(tables, owner.class, &segment.destination) == verdict::PASS
+        }),
+        class::DAEMON => by_segment(packet, |segment| may_daemon_send(tables, segment)),
+        _ => Ruling::Pass,
+    }
+}
+
+#[inline(always)]
+fn by_segment<P: Packet>(packet: &P, may_pass: impl FnOnce(&Segment) -> bool) -> Ruling {
+    match parse(packet) {
+        Parsed::Tcp(segment) if may_pass(&segment) => Ruling::Pass,
+        Parsed::Tcp(segment) => Ruling::Drop(Some(segment)),
+        Parsed::Other => Ruling::PassOther,
+        Parsed::Unclear => Ruling::Drop(None),
+    }
+}
+
+/// Loopback, or an address speaking to itself: no wire is involved.
+#[inline(always)]
+fn stays_here(segment: &Segment) -> bool {
+    is_same(&segment.source.address, &segment.destination.address)
+        || (segment.source.address.is_loopback() && segment.destination.address.is_loopback())
+}
+
+/// The daemon answers captured clients, delivers to local workloads, and otherwise speaks to
+/// nodes only, on a peer port at either end.
+#[inline(always)]
+fn may_daemon_send<T: Tables>(tables: &T, segment: &Segment) -> bool {
+    if stays_here(segment) {
+        return true;
+    }
+    let Some(root) = tables.root() else {
+        return false;
+    };
+    if is_capture_end(root, &segment.source) {
+        return true;
+    }
+    tables
+        .place(&segment.destination.address)
+        .is_some_and(|to| match to.kind {
+            place::LOCAL_POD => true,
+            place::NODE => {
+                segment.destination.port == to.peer_port || segment.source.port == root.peer_port
+            }
+            _ => false,
+        })
+}
+
+#[inline(always)]
+fn opened_by_source(segment: &Segment) -> Tuple {
+    Tuple::new(segment.source, segment.destination, ROUTED)
+}
+
+#[inline(always)]
+fn opened_by_destination(segment: &Segment) -> Tuple {
+    Tuple::new(segment.destination, segment.source, ROUTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{Filed, World, tcp4, tcp6};
+    use kedge_abi::kind;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    const SYN: u8 = 0x02;
+    const SYN_ACK: u8 = 0x12;
+    const ACK: u8 = 0x10;
+    const POD: &str = "10.1.0.1:40000";
+
+    fn owner(class: u32) -> Owner {
+        Owner {
+            id: 1,
+            class,
+            kind: kind::WORKLOAD,
+        }
+    }
+
+    fn world() -> World {
+        let mut world = World::new();
+        world.rule(class::REQUIRE, "10.0.0.0", 8, verdict::refuse(113));
+        world.rule(class::REQUIRE, "10.2.0.1", 32, verdict::CAPTURE);
+        world.add_place("10.1.0.1", place::LOCAL_POD, 0);
+        world.add_place("192.0.2.2", place::NODE, 15443);
+        world
+    }
+
+    fn sends(from: &str, to: &str, flags: u8, filed: &Filed) -> bool {
+        let packet = tcp4(from, to, flags, 0);
+        egress(&owner(class::REQUIRE), &packet, &world(), filed) == Ruling::Pass
+    }
+
+    fn receives(from: &str, to: &str, flags: u8, filed: &Filed) -> bool {
+        let packet = tcp4(from, to, flags, 0);
+        ingress(&owner(class::REQUIRE), &packet, &world(), filed) == Ruling::Pass
+    }
+
+    #[test]
+    fn require_sends_no_segment_to_a_managed_prefix_past_the_daemon() {
+        let none = Filed::default();
+        for to in ["10.2.0.1:80", "10.9.9.9:80"] {
+            for flags in [SYN, ACK, SYN_ACK] {
+                assert!(!sends(POD, to, flags, &none), "{to}");
+            }
+        }
+        assert!(sends(POD, "169.254.76.7:15001", SYN, &none));
+        assert!(sends(POD, "198.51.100.1:443", SYN, &none));
+    }
+
+    #[test]
+    fn require_is_opened_only_by_who_was_filed_whatever_his_address() {
+        let none = Filed::default();
+        for from in ["10.2.0.1:40000", "198.51.100.1:40000", "192.0.2.2:40000"] {
+            assert!(!receives(from, "10.1.0.1:80", SYN, &none), "{from}");
+        }
+        let filed = Filed::tuple("192.0.2.1:40000", "10.1.0.1:80");
+        assert!(receives("192.0.2.1:40000", "10.1.0.1:80", SYN, &filed));
+        assert!(sends("10.1.0.1:80", "192.0.2.1:40000", SYN_ACK, &filed));
+        assert!(!receives("192.0.2.1:40001", "10.1.0.1:80", SYN, &filed));
+    }
+
+    #[test]
+    fn an_admitted_socket_speaks_until_it_ends_though_its_tuple_has_gone() {
+        let admitted = Filed::socket();
+        assert!(receives("10.0.0.254:40000", "10.1.0.1:80", ACK, &admitted));
+        assert!(sends("10.1.0.1:80", "10.0.0.254:40000", ACK, &admitted));
+    }
+
+    #[test]
+    fn replies_of_capture_and_of_unmanaged_servers_arrive() {
+        let none = Filed::default();
+        assert!(receives("169.254.76.7:15001", POD, SYN_ACK, &none));
+        assert!(receives("198.51.100.1:443", POD, SYN_ACK, &none));
+        assert!(!receives("10.2.0.1:80", POD, SYN_ACK, &none));
+    }
+
+    #[test]
+    fn loopback_and_the_own_address_are_exempt() {
+        let none = Filed::default();
+        assert!(sends("127.0.0.1:1", "127.0.0.1:2", SYN, &none));
+        assert!(receives("10.1.0.1:1", "10.1.0.1:2", SYN, &none));
+    }
+
+    #[test]
+    fn fragments_are_dropped_and_other_protocols_pass() {
+        let mut fragment = tcp4(POD, "198.51.100.1:443", ACK, 0);
+        fragment[7] = 1;
+        let mut udp = tcp4(POD, "10.2.0.1:53", ACK, 0);
+        udp[9] = 17;
+        let rule =
+            |packet: &Vec<u8>| egress(&owner(class::REQUIRE), packet, &world(), &Filed::default());
+        assert_eq!(rule(&fragment), Ruling::Drop(None));
+        assert_eq!(rule(&udp), Ruling::PassOther);
+    }
+
+    #[test]
+    fn permissive_and_off_are_not_guarded() {
+        let packet = tcp4(POD, "10.2.0.1:80", SYN, 0);
+        for class in [class::OFF, class::PERMISSIVE] {
+            let none = Filed::default();
+            assert_eq!(
+                egress(&owner(class), &packet, &world(), &none),
+                Ruling::Pass
+            );
+            assert_eq!(
+                ingress(&owner(class), &packet, &world(), &none),
+                Ruling::Pass
+            );
+        }
+    }
+
+    #[test]
+    fn the_daemon_sends_plaintext_to_local_pods_only() {
+        let daemon = |from: &str, to: &str| {
+            let packet = tcp4(from, to, ACK, 0);
+            egress(&owner(class::DAEMON), &packet, &world(), &Filed::default()) == Ruling::Pass
+        };
+        assert!(daemon("192.0.2.1:40000", "10.1.0.1:80"));
+        assert!(daemon("169.254.76.9:15001", "10.1.0.77:40000"));
+        assert!(daemon("192.0.2.1:40000", "192.0.2.2:15443"));
+        assert!(daemon("192.0.2.1:15443", "192.0.2.2:40000"));
+        assert!(!daemon("192.0.2.1:40000", "192.0.2.2:80"));
+        assert!(!daemon("192.0.2.1:40000", "10.2.0.1:80"));
+        assert!(!daemon("192.0.2.1:15443", "198.51.100.1:40000"));
+    }
+
+    #[test]
+    fn without_a_root_the_guard_is_closed() {
+        let mut world = world();
+        world.has_root = false;
+        let packet = tcp4(POD, "10.2.0.1:80", SYN, 0);
+        let none = Filed::default();
+        for class in [class::REQUIRE, class::DAEMON] {
+            assert!(matches!(
+                egress(&owner(class), &packet, &world, &none),
+                Ruling::Drop(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn ipv6_is_guarded_alike() {
+        let mut world = world();
+        world.rule(class::REQUIRE, "fd00::", 8, verdict::refuse(113));
+        let rule = |to| {
+            let packet = tcp6("[fd00::1]:1", to, SYN, &[]);
+            egress(&owner(class::REQUIRE), &packet, &world, &Filed::default())
+        };
+        assert!(matches!(rule("[fd00::2]:80"), Ruling::Drop(Some(_))));
+        assert_eq!(rule("[fd6b:6564:6765::5]:15001"), Ruling::Pass);
+        assert_eq!(rule("[2001:db8::1]:443"), Ruling::Pass);
+    }
+
+    proptest! {
+        #[test]
+        fn no_segment_to_a_captured_place_leaves_unfiled(
+            from in any::<[u8; 4]>(), port: u16, flags: u8,
+        ) {
+            prop_assume!(from != [10, 2, 0, 1]);
+            let from = std::format!("{}:{port}", std::net::Ipv4Addr::from(from));
+            prop_assert!(!sends(&from, "10.2.0.1:80", flags, &Filed::default()));
+        }
+
+        #[test]
+        fn no_opening_segment_enters_unfiled(from in any::<[u8; 4]>(), port in 1_u16..15001) {
+            prop_assume!(from != [10, 1, 0, 1]);
+            let from = std::format!("{}:{port}", std::net::Ipv4Addr::from(from));
+            prop_assert!(!receives(&from, "10.1.0.1:80", SYN, &Filed::default()));
+        }
+    }
+}
