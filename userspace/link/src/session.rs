@@ -1,25 +1,23 @@
 //! One control connection: TLS, hello, identities, renewal.
 
-use crate::agreement::{self, Negotiated};
+mod establish;
+mod input;
+
+use crate::agreement;
 use crate::config::LinkConfig;
-use crate::error::{LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated};
-use crate::event::{ClientStart, Established, SessionEvent, Start};
+use crate::error::{LinkError, PeerMisbehaved, PeerUnauthenticated};
+use crate::event::{ClientStart, SessionEvent, Start};
 use crate::identities::Identities;
-use crate::inbound::Inbound;
 use crate::limits::{EVENTS_MAX, HANDSHAKE_TIMEOUT, TRANSMIT_BACKLOG_MAX};
-use crate::outbound::Outbound;
-use crate::schedule::{EXPORTER_LABEL, LinkSecrets, SECRET_LEN};
 use crate::tls;
 use crate::verify::NodeVerifier;
 use crate::wire::{Frame, Handle, Hello, ProofKind, RejectTarget, Role};
-use aws_lc_rs::digest::{Context, Digest, SHA384};
-use kedge_model::{Refusal, SpiffeId, Suite};
-use rustls::{Connection, HandshakeKind};
+use kedge_model::{Refusal, SpiffeId};
+use rustls::Connection;
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
-use zeroize::Zeroizing;
 
 /// The state machine of one control connection. After an error every call fails with it again;
 /// [`poll_transmit`](Self::poll_transmit) still gives the alert that tells the peer.
@@ -247,218 +245,6 @@ impl Session {
             bytes_sent: 0,
             bytes_received: 0,
         }
-    }
-
-    fn read(&mut self, now: Instant, mut bytes: &[u8]) -> Result<(), LinkError> {
-        while !bytes.is_empty() {
-            let taken = self
-                .tls
-                .read_tls(&mut bytes)
-                .map_err(|_| PeerMisbehaved::TooMany {
-                    what: "bytes of one TLS message",
-                    limit: TRANSMIT_BACKLOG_MAX,
-                })?;
-            if taken == 0 {
-                // RFC 8446, 6.1: what follows a close_notify is ignored.
-                return Ok(());
-            }
-            self.bytes_received += taken as u64;
-            let state = self
-                .tls
-                .process_new_packets()
-                .map_err(LinkError::from_tls)?;
-            self.leave_handshake()?;
-            self.take_plaintext(state.plaintext_bytes_to_read());
-            self.handle_frames(now)?;
-            if state.peer_has_closed() {
-                self.leave_open()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn take_plaintext(&mut self, len: usize) {
-        let start = self.plaintext.len();
-        self.plaintext.resize(start + len, 0);
-        let fresh = &mut self.plaintext[start..];
-        self.tls
-            .reader()
-            .read_exact(fresh)
-            .expect("TLS said that so many bytes are there");
-    }
-
-    /// Once TLS is done, checks what it negotiated and sends our hello.
-    fn leave_handshake(&mut self) -> Result<(), LinkError> {
-        if self.tls.is_handshaking() {
-            return Ok(());
-        }
-        let Phase::Handshaking(hello) = &self.phase else {
-            return Ok(());
-        };
-        let hello = hello.clone();
-        self.check_tls()?;
-        self.send(&Frame::Hello(hello.clone()))?;
-        self.phase = Phase::AwaitingHello(hello);
-        Ok(())
-    }
-
-    fn check_tls(&self) -> Result<(), LinkError> {
-        if self.tls.alpn_protocol() != Some(tls::ALPN) {
-            return Err(PeerIncompatible::NoProtocol.into());
-        }
-        if self.verifier.peer().is_none() {
-            return Err(PeerUnauthenticated::NoCertificate.into());
-        }
-        assert!(
-            self.tls.handshake_kind() != Some(HandshakeKind::Resumed),
-            "no session is ever stored, so none can be resumed"
-        );
-        Ok(())
-    }
-
-    fn leave_open(&mut self) -> Result<(), LinkError> {
-        match self.phase {
-            Phase::Established => {
-                self.phase = Phase::Closed;
-                self.push(SessionEvent::Closed)
-            }
-            Phase::Closed => Ok(()),
-            _ => Err(LinkError::ConnectionLost),
-        }
-    }
-
-    fn handle_frames(&mut self, now: Instant) -> Result<(), LinkError> {
-        let mut plaintext = std::mem::take(&mut self.plaintext);
-        let mut taken = 0;
-        while let Some((frame, len)) = Frame::parse(&plaintext[taken..])? {
-            taken += len;
-            self.handle_frame(now, frame)?;
-        }
-        plaintext.drain(..taken);
-        self.plaintext = plaintext;
-        Ok(())
-    }
-
-    fn handle_frame(&mut self, now: Instant, frame: Frame) -> Result<(), LinkError> {
-        match (&self.phase, frame) {
-            (Phase::AwaitingHello(ours), Frame::Hello(theirs)) => {
-                let ours = ours.clone();
-                self.establish(now, &ours, &theirs)
-            }
-            (Phase::Established, Frame::Hello(_)) => Err(PeerMisbehaved::SecondHello.into()),
-            (Phase::Established, frame) => self.handle_established(frame),
-            _ => Err(PeerMisbehaved::FrameBeforeHello.into()),
-        }
-    }
-
-    fn handle_established(&mut self, frame: Frame) -> Result<(), LinkError> {
-        let event = match frame {
-            Frame::Announce { handle, proof, id } => {
-                self.identities.announced(handle)?;
-                SessionEvent::Announced { handle, id, proof }
-            }
-            Frame::Request { id } => SessionEvent::Requested { id },
-            Frame::Accept { handle } => {
-                self.identities.check_ours(handle)?;
-                SessionEvent::Accepted { handle }
-            }
-            Frame::Reject { target, refusal } => {
-                if let RejectTarget::Handle(handle) = target {
-                    self.identities.rejected(handle)?;
-                }
-                SessionEvent::Rejected { target, refusal }
-            }
-            Frame::Renew if self.role == Role::TlsServer => {
-                return Err(PeerMisbehaved::WrongSide("renew").into());
-            }
-            Frame::Renew => SessionEvent::RenewalAsked,
-            Frame::Drain => SessionEvent::Draining,
-            Frame::Unknown => return Ok(()),
-            Frame::Hello(_) => return Err(PeerMisbehaved::SecondHello.into()),
-        };
-        self.push(event)
-    }
-
-    /// Both hellos are there: derive everything, then make the exporter alone worthless.
-    fn establish(&mut self, now: Instant, ours: &Hello, theirs: &Hello) -> Result<(), LinkError> {
-        let negotiated = self.negotiated();
-        let flow_suite = agreement::consume_hello(self.role, ours, theirs, negotiated)?;
-        let secrets = self.derive_secrets(ours, theirs)?;
-        self.tls
-            .refresh_traffic_keys()
-            .map_err(LinkError::Internal)?;
-        let (link_id, our_secrets, peer_secrets) = secrets.split(self.role);
-        let peer = self
-            .verifier
-            .peer()
-            .expect("checked when the handshake ended")
-            .clone();
-        let (tls_client, renews) = match self.role {
-            Role::TlsClient => (self.config.id.clone(), ours.renews),
-            Role::TlsServer => (peer.id().clone(), theirs.renews),
-        };
-        self.phase = Phase::Established;
-        self.push(SessionEvent::Established(Box::new(Established {
-            peer,
-            peer_instance: theirs.instance,
-            peer_successor_of: theirs.successor_of,
-            link_id,
-            role: self.role,
-            tls_client,
-            renews,
-            group: format!("{:?}", rustls::NamedGroup::from(negotiated.group)),
-            tls_suite: Suite::try_from(negotiated.tls_suite)
-                .expect("only kedge's suites are in the provider"),
-            flow_suite,
-            bytes_sent: self.bytes_sent,
-            bytes_received: self.bytes_received,
-            outbound: Outbound::new(link_id, self.role, flow_suite, our_secrets, now),
-            inbound: Inbound::new(link_id, self.role.peer(), flow_suite, peer_secrets),
-        })))
-    }
-
-    fn negotiated(&self) -> Negotiated {
-        let group = self.tls.negotiated_key_exchange_group();
-        let suite = self.tls.negotiated_cipher_suite();
-        Negotiated {
-            group: group.expect("the handshake is complete").name().into(),
-            tls_suite: suite.expect("the handshake is complete").suite().into(),
-        }
-    }
-
-    fn derive_secrets(&self, ours: &Hello, theirs: &Hello) -> Result<LinkSecrets, LinkError> {
-        let exporter = self
-            .tls
-            .export_keying_material(
-                Zeroizing::new([0; SECRET_LEN]),
-                EXPORTER_LABEL,
-                Some(self.leaves().as_ref()),
-            )
-            .map_err(LinkError::Internal)?;
-        let (client, server) = match self.role {
-            Role::TlsClient => (ours, theirs),
-            Role::TlsServer => (theirs, ours),
-        };
-        Ok(LinkSecrets::derive(
-            &exporter,
-            &client.random,
-            &server.random,
-        ))
-    }
-
-    /// SHA-384(TLS client's leaf ‖ TLS server's leaf), both DER.
-    fn leaves(&self) -> Digest {
-        let ours = self.config.certified_key.cert.first();
-        let theirs = self.tls.peer_certificates().and_then(<[_]>::first);
-        let leaves = match self.role {
-            Role::TlsClient => [ours, theirs],
-            Role::TlsServer => [theirs, ours],
-        };
-        let mut hash = Context::new(&SHA384);
-        for leaf in leaves {
-            hash.update(leaf.expect("both sides have shown a certificate"));
-        }
-        hash.finish()
     }
 
     fn send_established(&mut self, frame: &Frame) -> Result<(), LinkError> {

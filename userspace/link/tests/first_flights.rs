@@ -4,6 +4,10 @@
 //! ```text
 //!   Outbound ── opening, header, record 0 ──► Inbound     (fixed link secrets, no TLS)
 //! ```
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are where the time comes from"
+)]
 
 use kedge_link::limits::{EPOCH_AGE, EPOCH_GRACE, EPOCH_NUMBERS, EPOCHS_AHEAD_MAX, WINDOW_NUMBERS};
 use kedge_link::testing::{Half, LinkInputs};

@@ -3,6 +3,10 @@
 //! ```text
 //!   node a (TLS client) ──── bytes in memory ──── node b (TLS server)
 //! ```
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are where the time comes from"
+)]
 
 mod common;
 

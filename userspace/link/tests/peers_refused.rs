@@ -4,6 +4,10 @@
 //! ```text
 //!   Session ──── bytes in memory ──── a Session or a bare rustls connection that misbehaves
 //! ```
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are where the time comes from"
+)]
 
 mod common;
 

@@ -4,6 +4,10 @@
 //! nothing but HMAC, SHA-384 and the AEADs, and by this crate. Both must equal the files. After a
 //! change of the protocol, `KEDGE_WRITE_VECTORS=1 cargo test -p kedge-link --test vectors` writes
 //! them anew.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are where the time comes from"
+)]
 
 use aws_lc_rs::{aead, digest, hmac};
 use kedge_link::testing::{Half, LinkInputs};

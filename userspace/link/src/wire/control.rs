@@ -1,8 +1,8 @@
 //! The frames of the control connection.
 
-use crate::limits::{FRAME_VALUE_MAX, OFFERS_MAX};
+use crate::limits::FRAME_VALUE_MAX;
 use crate::wire::tlv::{FIELD_HEADER_LEN, Field, Fields, once, put, required};
-use crate::wire::{Handle, InstanceId, LinkId, ProofKind, WireError};
+use crate::wire::{Handle, Hello, ProofKind, WireError};
 use kedge_model::{Refusal, SpiffeId};
 
 mod number {
@@ -13,17 +13,6 @@ mod number {
     pub(super) const REJECT: u16 = 5;
     pub(super) const RENEW: u16 = 6;
     pub(super) const DRAIN: u16 = 7;
-}
-
-mod hello_field {
-    pub(super) const VERSIONS: u16 = 1;
-    pub(super) const GROUPS: u16 = 2;
-    pub(super) const TLS_SUITES: u16 = 3;
-    pub(super) const RECORD_SUITES: u16 = 4;
-    pub(super) const INSTANCE: u16 = 5;
-    pub(super) const RANDOM: u16 = 6;
-    pub(super) const RENEWS: u16 = 7;
-    pub(super) const SUCCESSOR_OF: u16 = 8;
 }
 
 mod identity_field {
@@ -68,24 +57,6 @@ pub enum RejectTarget {
     Handle(Handle),
     /// A request of the receiver.
     Id(SpiffeId),
-}
-
-/// What each side offers, in its order of preference, and who it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hello {
-    pub versions: Vec<u16>,
-    /// TLS NamedGroup code points.
-    pub groups: Vec<u16>,
-    /// TLS CipherSuite code points, for the control connection.
-    pub tls_suites: Vec<u16>,
-    /// TLS CipherSuite code points, for flows.
-    pub record_suites: Vec<u16>,
-    pub instance: InstanceId,
-    pub random: [u8; 32],
-    /// The link that this one replaces, if any.
-    pub renews: Option<LinkId>,
-    /// The instance of the same node that this daemon takes over from, if any.
-    pub successor_of: Option<InstanceId>,
 }
 
 impl Frame {
@@ -185,62 +156,6 @@ impl Frame {
     }
 }
 
-impl Hello {
-    fn encode(&self, out: &mut Vec<u8>) {
-        put(out, hello_field::VERSIONS, &encode_list(&self.versions));
-        put(out, hello_field::GROUPS, &encode_list(&self.groups));
-        put(out, hello_field::TLS_SUITES, &encode_list(&self.tls_suites));
-        put(
-            out,
-            hello_field::RECORD_SUITES,
-            &encode_list(&self.record_suites),
-        );
-        put(out, hello_field::INSTANCE, &self.instance.0);
-        put(out, hello_field::RANDOM, &self.random);
-        if let Some(link_id) = self.renews {
-            put(out, hello_field::RENEWS, &link_id.0);
-        }
-        if let Some(instance) = self.successor_of {
-            put(out, hello_field::SUCCESSOR_OF, &instance.0);
-        }
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Self, WireError> {
-        use hello_field as f;
-        const WHAT: &str = "hello";
-        let (mut versions, mut groups, mut tls_suites, mut record_suites) =
-            (None, None, None, None);
-        let (mut instance, mut random, mut renews, mut successor_of) = (None, None, None, None);
-        for field in Fields::of(WHAT, bytes) {
-            let field = field?;
-            let n = field.number;
-            match n {
-                f::VERSIONS => once(&mut versions, WHAT, n, parse_list(field)?)?,
-                f::GROUPS => once(&mut groups, WHAT, n, parse_list(field)?)?,
-                f::TLS_SUITES => once(&mut tls_suites, WHAT, n, parse_list(field)?)?,
-                f::RECORD_SUITES => once(&mut record_suites, WHAT, n, parse_list(field)?)?,
-                f::INSTANCE => once(&mut instance, WHAT, n, InstanceId(field.array(WHAT)?))?,
-                f::RANDOM => once(&mut random, WHAT, n, field.array(WHAT)?)?,
-                f::RENEWS => once(&mut renews, WHAT, n, LinkId(field.array(WHAT)?))?,
-                f::SUCCESSOR_OF => {
-                    once(&mut successor_of, WHAT, n, InstanceId(field.array(WHAT)?))?;
-                }
-                _ => field.skip(WHAT)?,
-            }
-        }
-        Ok(Self {
-            versions: required(versions, WHAT, f::VERSIONS)?,
-            groups: required(groups, WHAT, f::GROUPS)?,
-            tls_suites: required(tls_suites, WHAT, f::TLS_SUITES)?,
-            record_suites: required(record_suites, WHAT, f::RECORD_SUITES)?,
-            instance: required(instance, WHAT, f::INSTANCE)?,
-            random: required(random, WHAT, f::RANDOM)?,
-            renews,
-            successor_of,
-        })
-    }
-}
-
 /// The fields of announce, request, accept and reject: one set, so that one parser serves all.
 struct Identity<'a> {
     what: &'static str,
@@ -319,19 +234,4 @@ impl<'a> Identity<'a> {
 
 fn empty(what: &'static str, bytes: &[u8]) -> Result<(), WireError> {
     Fields::of(what, bytes).try_for_each(|field| field?.skip(what))
-}
-
-fn encode_list(list: &[u16]) -> Vec<u8> {
-    list.iter().flat_map(|value| value.to_be_bytes()).collect()
-}
-
-fn parse_list(field: Field<'_>) -> Result<Vec<u16>, WireError> {
-    let (pairs, rest) = field.value.as_chunks::<2>();
-    if pairs.is_empty() || !rest.is_empty() {
-        return Err(WireError::Malformed("hello list"));
-    }
-    if pairs.len() > OFFERS_MAX {
-        return Err(WireError::TooLong("hello list"));
-    }
-    Ok(pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
 }

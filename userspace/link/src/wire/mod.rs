@@ -3,14 +3,16 @@
 mod answer;
 mod control;
 mod header;
+mod hello;
 mod ids;
 mod opening;
 mod record0;
 pub(crate) mod tlv;
 
 pub use answer::Answer;
-pub use control::{Frame, Hello, RejectTarget};
+pub use control::{Frame, RejectTarget};
 pub use header::Header;
+pub use hello::Hello;
 pub use ids::{Handle, InstanceId, LinkId, ProofKind, Role};
 pub use opening::Opening;
 pub use record0::Record0;
