@@ -1,0 +1,238 @@
+//! The command line, defined once: help, man pages, completions and docs/cli.md come from here.
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use kedge_api::path::{RUN_DIR_DEFAULT, SOCKET_FILE};
+use kedge_model::{NodeName, SpiffeId, TrustDomain};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done, or the answer is yes
+  1  the answer is no: denied, or a feature is missing
+  2  wrong usage
+  3  no daemon answers
+  4  a file or an argument that was given is wrong
+  5  the daemon or the system could not do it";
+
+/// Look into kedged, and make what it reads.
+///
+/// Data goes to stdout, messages go to stderr.
+#[derive(Debug, Parser)]
+#[command(name = "kedge", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Print JSON instead of a table; its form is stable.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where kedged has its sockets (`run_dir` in its configuration).
+    #[arg(long, global = true, value_name = "DIR", default_value = RUN_DIR_DEFAULT)]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub run_dir: PathBuf,
+    /// The admin socket itself, instead of DIR/admin.sock.
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Arguments {
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.socket
+            .clone()
+            .unwrap_or_else(|| self.run_dir.join(SOCKET_FILE))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show one daemon at a glance.
+    Status,
+    /// The sessions with other nodes.
+    #[command(subcommand)]
+    Link(LinkCommand),
+    /// The connections that are carried now.
+    #[command(subcommand)]
+    Flow(FlowCommand),
+    /// Who may talk to whom.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Who is where.
+    #[command(subcommand)]
+    Directory(DirectoryCommand),
+    /// What this kernel can do.
+    #[command(subcommand)]
+    Feature(FeatureCommand),
+    /// What happened: refusals, links, reloads, each with its cause and what to do.
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// The embedded certificate authority.
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Detach every program of kedge from this node, on purpose: nothing is captured or guarded
+    /// any more. Needs neither daemon nor configuration.
+    Off(OffArguments),
+    /// Print the man page, or write all of them.
+    Man(ManArguments),
+    /// Print the completions of a shell.
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LinkCommand {
+    /// List the links, one a line.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FlowCommand {
+    /// List the flows, one a line.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say whether SRC may reach DST at PORT, and which rule says so. Exits 1 when denied.
+    Explain(ExplainArguments),
+    /// Check a folder of policy documents without a daemon.
+    Check {
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The connecting workload's SPIFFE ID.
+    #[arg(value_name = "SRC")]
+    pub source: SpiffeId,
+    /// The answering workload's SPIFFE ID.
+    #[arg(value_name = "DST")]
+    pub destination: SpiffeId,
+    /// The port at which the answering workload listens.
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Ask the documents of this folder instead of the daemon.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub policies: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DirectoryCommand {
+    /// Check a directory file without a daemon.
+    Check {
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FeatureCommand {
+    /// Load a small program for each thing that kedge needs of the kernel. Needs root, but no
+    /// daemon. Exits 1 when something is missing.
+    Probe,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// List the events that the daemon has kept.
+    List(EventArguments),
+    /// List them, and go on as events happen.
+    Follow(EventArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct EventArguments {
+    /// Only events with a greater number.
+    #[arg(long, value_name = "NUMBER")]
+    pub since: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Make a CA: a key (mode 0600) and a certificate. Overwrites nothing.
+    Init {
+        /// Where the CA is kept.
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// The trust domain that it answers for, such as example.org.
+        #[arg(long, value_name = "NAME")]
+        trust_domain: TrustDomain,
+    },
+    /// Issue a certificate: NAME.pem, NAME.key and bundle.pem, where NAME is `node` or `workload`.
+    Issue(IssueArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("subject").required(true))]
+pub struct IssueArguments {
+    /// Where the CA is kept.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// For the daemon of this node.
+    #[arg(long, value_name = "NAME", group = "subject")]
+    pub node: Option<NodeName>,
+    /// For this workload.
+    #[arg(long, value_name = "NAMESPACE/SERVICE-ACCOUNT", group = "subject")]
+    pub workload: Option<String>,
+    /// Where the files go; each is replaced in one step.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: PathBuf,
+    /// How long it is valid.
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    pub lifetime_hours: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct OffArguments {
+    /// The daemon's pins (`bpffs` in its configuration).
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub bpffs: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArguments {
+    /// Write a page for each command into this directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "markdown")]
+    pub out: Option<PathBuf>,
+    /// Print docs/cli.md instead.
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_socket_is_in_the_run_directory_unless_named() {
+        let socket = |words: &[&str]| Arguments::parse_from(words).socket();
+        assert_eq!(
+            socket(&["kedge", "status"]),
+            PathBuf::from("/run/kedge/admin.sock")
+        );
+        assert_eq!(
+            socket(&["kedge", "status", "--run-dir", "/r"]),
+            PathBuf::from("/r/admin.sock")
+        );
+        assert_eq!(
+            socket(&["kedge", "--socket", "/s", "status"]),
+            PathBuf::from("/s")
+        );
+    }
+
+    #[test]
+    fn a_certificate_is_for_a_node_or_a_workload() {
+        let issue = |words: &[&str]| {
+            let base = ["kedge", "ca", "issue", "--dir", "d", "--out", "o"];
+            Arguments::try_parse_from(base.iter().chain(words))
+        };
+        assert!(issue(&["--node", "a"]).is_ok() && issue(&["--workload", "ns/sa"]).is_ok());
+        assert!(issue(&[]).is_err() && issue(&["--node", "a", "--workload", "ns/sa"]).is_err());
+    }
+}

@@ -1,0 +1,56 @@
+//! What each command does.
+
+mod ask;
+mod ca;
+mod check;
+mod manual;
+mod node;
+
+pub use manual::markdown;
+
+use crate::arguments::{
+    Arguments, CaCommand, Command, DirectoryCommand, EventCommand, FeatureCommand, FlowCommand,
+    LinkCommand, PolicyCommand,
+};
+use crate::failure::{Exit, Failure};
+use std::io::Write;
+
+/// Runs one command; its data goes to `out`.
+///
+/// # Errors
+/// When it cannot be done; [`Failure::exit`] has the code.
+pub fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failure> {
+    match &arguments.command {
+        Command::Status => ask::status(arguments, out),
+        Command::Link(LinkCommand::List) => ask::links(arguments, out),
+        Command::Flow(FlowCommand::List) => ask::flows(arguments, out),
+        Command::Event(EventCommand::List(which)) => ask::events(arguments, which, false, out),
+        Command::Event(EventCommand::Follow(which)) => ask::events(arguments, which, true, out),
+        Command::Policy(PolicyCommand::Explain(what)) => ask::explain(arguments, what, out),
+        Command::Policy(PolicyCommand::Check { folder }) => check::policy(arguments, folder, out),
+        Command::Directory(DirectoryCommand::Check { file }) => {
+            check::directory(arguments, file, out)
+        }
+        Command::Feature(FeatureCommand::Probe) => node::probe(arguments, out),
+        Command::Off(what) => node::off(what),
+        Command::Ca(CaCommand::Init { dir, trust_domain }) => ca::init(dir, trust_domain),
+        Command::Ca(CaCommand::Issue(what)) => ca::issue(what),
+        Command::Man(what) => manual::man(what, out),
+        Command::Completions { shell } => manual::completions(*shell, out),
+    }
+}
+
+/// Writes one answer: as JSON or as its table.
+fn print<T: serde::Serialize>(
+    arguments: &Arguments,
+    out: &mut impl Write,
+    answer: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    let text = if arguments.json {
+        crate::render::json(answer)
+    } else {
+        table(answer)
+    };
+    out.write_all(text.as_bytes()).map_err(Failure::Output)
+}

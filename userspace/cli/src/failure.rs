@@ -1,0 +1,155 @@
+//! What can go wrong, what the operator can do about it, and the exit code that says so.
+
+use kedge_capture::CaptureError;
+use kedge_directory::DirectoryError;
+use kedge_identity::StoreError;
+use kedge_model::SpiffeIdError;
+use kedge_policy::PolicyError;
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Every exit code of `kedge`. Code 2, wrong usage, is clap's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or the answer is yes.
+    Done = 0,
+    /// The answer is no: denied, or a feature is missing.
+    No = 1,
+    /// No daemon answers.
+    Unreachable = 3,
+    /// A file or an argument that was given is wrong.
+    BadInput = 4,
+    /// The daemon or the system could not do it.
+    Failed = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("connect to {}", socket.display())]
+    Unreachable {
+        socket: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no answer from {} within {limit_s} s", socket.display())]
+    Silent { socket: PathBuf, limit_s: u64 },
+    #[error("ask the daemon")]
+    Exchange(#[source] hyper::Error),
+    #[error("the daemon's answer is not what this version of kedge reads")]
+    Answer(#[source] serde_json::Error),
+    #[error("the daemon's answer is larger than {limit} bytes")]
+    AnswerSize { limit: usize },
+    #[error("the daemon says no ({status}): {cause}")]
+    Daemon {
+        status: u16,
+        cause: String,
+        remedy: Option<String>,
+    },
+    #[error("read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("write to stdout")]
+    Output(#[source] io::Error),
+    #[error("start the client")]
+    Runtime(#[source] io::Error),
+    #[error("{0:?} is not NAMESPACE/SERVICE-ACCOUNT")]
+    WorkloadName(String),
+    #[error(transparent)]
+    Id(#[from] SpiffeIdError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+}
+
+impl Failure {
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { .. } | Self::Silent { .. } => Exit::Unreachable,
+            Self::Daemon {
+                status: 400..=499, ..
+            }
+            | Self::Read { .. }
+            | Self::WorkloadName(_)
+            | Self::Id(_)
+            | Self::Directory(_)
+            | Self::Policy(_)
+            | Self::Store(_) => Exit::BadInput,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// The whole chain of causes in one line, then what to do.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        match self.remedy() {
+            Some(remedy) => format!("{text}\n       {remedy}"),
+            None => text,
+        }
+    }
+
+    fn remedy(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable { source, .. } => Some(match source.kind() {
+                io::ErrorKind::PermissionDenied => "the admin socket is root's: run kedge as root",
+                io::ErrorKind::ConnectionRefused => {
+                    "kedged has ended without cleaning up: start it"
+                }
+                _ => "start kedged, or say where it is: --run-dir DIR or --socket PATH",
+            }),
+            Self::Silent { .. } => Some("look at kedged's log: its control runtime is stuck"),
+            Self::Answer(_) => Some("use the kedge of the daemon's version: see `kedge --version`"),
+            Self::Daemon { remedy, .. } => remedy.as_deref(),
+            Self::Store(StoreError::Svid(error)) => Some(error.remedy()),
+            Self::Capture(_) => Some("run kedge as root, with bpffs mounted"),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_each_cause_once_and_the_remedy() {
+        let failure = Failure::Unreachable {
+            socket: "/run/kedge/admin.sock".into(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        assert_eq!(
+            failure.report(),
+            "connect to /run/kedge/admin.sock: entity not found\n       \
+             start kedged, or say where it is: --run-dir DIR or --socket PATH"
+        );
+        assert_eq!(failure.exit(), Exit::Unreachable);
+    }
+}
