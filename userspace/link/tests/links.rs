@@ -10,8 +10,9 @@
 
 mod common;
 
+use common::foreign::{Foreign, hello};
 use common::{Authority, Pair, sessions};
-use kedge_link::wire::{Header, Record0, RejectTarget};
+use kedge_link::wire::{Frame, Header, Record0, RejectTarget};
 use kedge_link::{
     Established, Flight, FlowKeys, Handle, LinkError, ProofKind, Role, Session, SessionEvent,
     limits::HANDSHAKE_TIMEOUT,
@@ -151,6 +152,27 @@ fn the_first_common_suite_of_the_dialling_node_seals_the_flows() {
     assert_eq!(pair.at_server.flow_suite, Suite::ChaCha20Poly1305);
     let pair = Pair::between(&authority.config("b"), &a, None);
     assert_eq!(pair.at_server.flow_suite, Suite::Aes256Gcm);
+}
+
+#[test]
+fn after_both_hellos_the_keys_that_they_travelled_under_are_gone() {
+    let authority = Authority::new("lab.kedge");
+    let node = Foreign::node(&authority, authority.node_id("a"));
+    let mut bytes = Vec::new();
+    Frame::Hello(hello()).encode(&mut bytes);
+    let config = authority.config("b");
+    let sequence_numbers = |frames: &[u8]| {
+        let client = node.converse(&config, frames).expect("honest");
+        let secrets = client.dangerous_extract_secrets().expect("enabled");
+        (secrets.tx.0, secrets.rx.0)
+    };
+    assert_eq!(
+        sequence_numbers(b""),
+        (0, 1),
+        "the server's hello was its record 0"
+    );
+    // The server asked for an update: both directions are at record 0 of their next keys.
+    assert_eq!(sequence_numbers(&bytes), (0, 0));
 }
 
 #[test]

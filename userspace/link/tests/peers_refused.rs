@@ -11,127 +11,16 @@
 
 mod common;
 
+use common::foreign::{Foreign, hello};
 use common::{Authority, DAY, dial, refusals, sessions, start, today};
 use kedge_identity::SvidError;
 use kedge_link::testing::exchange;
-use kedge_link::{
-    LinkConfig, LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated, Session,
-};
+use kedge_link::wire::{Frame, Hello};
+use kedge_link::{LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated, Session};
 use kedge_model::{SpiffeId, Suite};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs::{self, kx_group};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use std::sync::Arc;
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls_pki_types::UnixTime;
 use std::time::Instant;
-
-/// A hostile or foreign TLS client: believes everybody, and is configured by each test.
-#[derive(Debug)]
-struct BelievesAll;
-
-impl ServerCertVerifier for BelievesAll {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
-}
-
-/// How a foreign client differs from a kedged.
-struct Foreign<'a> {
-    groups: Vec<&'static dyn rustls::crypto::SupportedKxGroup>,
-    identity: Option<(&'a Authority, SpiffeId)>,
-    alpn: Option<&'a [u8]>,
-}
-
-impl<'a> Foreign<'a> {
-    /// Like a kedged with this identity.
-    fn node(authority: &'a Authority, id: SpiffeId) -> Self {
-        Self {
-            groups: vec![kx_group::X25519MLKEM768],
-            identity: Some((authority, id)),
-            alpn: Some(b"kedge/1"),
-        }
-    }
-
-    fn connect(&self) -> ClientConnection {
-        let mut provider = aws_lc_rs::default_provider();
-        provider.kx_groups.clone_from(&self.groups);
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(BelievesAll));
-        let mut config = match &self.identity {
-            None => builder.with_no_client_auth(),
-            Some((authority, id)) => {
-                let issued = authority.ca.issue(id, DAY, today()).expect("a leaf");
-                let pem = issued.certificate_pem.as_bytes();
-                let chain = vec![CertificateDer::from_pem_slice(pem).expect("a certificate")];
-                let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).expect("a key");
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .expect("a matching key")
-            }
-        };
-        config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
-        let name = ServerName::try_from("kedge").expect("literal");
-        ClientConnection::new(Arc::new(config), name).expect("a connection")
-    }
-
-    /// The server's error when this client speaks to it, writing `frames` as soon as it may.
-    fn refusal(&self, config: &Arc<LinkConfig>, frames: &[u8]) -> LinkError {
-        let now = Instant::now();
-        let mut server = Session::server(config, start(now, 0x5e)).expect("a session");
-        let mut client = self.connect();
-        std::io::Write::write_all(&mut client.writer(), frames).expect("buffered");
-        for _ in 0..4 {
-            let mut bytes = Vec::new();
-            while client.wants_write() {
-                client.write_tls(&mut bytes).expect("a Vec");
-            }
-            if let Err(error) = server.handle_input(now, &bytes) {
-                return error;
-            }
-            bytes.clear();
-            server.poll_transmit(&mut bytes);
-            let mut bytes = &bytes[..];
-            while !bytes.is_empty() {
-                client.read_tls(&mut bytes).expect("a slice");
-                client.process_new_packets().expect("the server is honest");
-            }
-        }
-        panic!("the server took it");
-    }
-}
 
 fn svid_error(error: &LinkError) -> &SvidError {
     match error {
@@ -328,5 +217,27 @@ fn frames_before_hello_and_unknown_critical_ones_end_the_link() {
     assert!(matches!(
         node.refusal(&b, &too_long),
         LinkError::PeerMisbehaved(PeerMisbehaved::Wire(_))
+    ));
+}
+
+#[test]
+fn a_negotiated_suite_below_the_common_best_ends_the_link() {
+    let authority = Authority::new("lab.kedge");
+    let node = Foreign::node(&authority, authority.node_id("a"));
+    // TLS took AES-256-GCM, but by these lists both prefer ChaCha20-Poly1305: somebody meddled.
+    let tls_suites = vec![0x1303, 0x1302, 0x1301];
+    let hello = Hello {
+        tls_suites,
+        ..hello()
+    };
+    let mut bytes = Vec::new();
+    Frame::Hello(hello).encode(&mut bytes);
+    assert!(matches!(
+        node.refusal(&authority.config("b"), &bytes),
+        LinkError::PeerMisbehaved(PeerMisbehaved::BelowCommonBest {
+            got: 0x1302,
+            best: 0x1303,
+            ..
+        })
     ));
 }

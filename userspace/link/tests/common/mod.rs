@@ -1,6 +1,8 @@
 //! Authorities, nodes and hostile peers for the scenarios of this folder.
 #![allow(dead_code, reason = "each scenario file uses its part")]
 
+pub mod foreign;
+
 use kedge_identity::{Ca, NodeSvid};
 use kedge_link::testing::{Outcome, exchange};
 use kedge_link::{
