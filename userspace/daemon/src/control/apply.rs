@@ -1,0 +1,261 @@
+//! Keeps snapshot, programs and links in step with the files.
+
+use crate::config::Config;
+use crate::control::cgroups;
+use crate::control::sources::{self, SourceError, Sources};
+use crate::events::{Events, chain};
+use crate::world::{SharedWorld, World};
+use kedge_api::EventKind;
+use kedge_capture::{Capture, CaptureError, Rule, Verdict};
+use kedge_directory::Directory;
+use kedge_identity::NodeSvid;
+use kedge_policy::{Policy, Verdicts};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::mpsc;
+
+/// EHOSTUNREACH: what an application sees where `require` forbids a destination.
+const UNREACHABLE: u16 = 113;
+
+/// When each source was last taken, in seconds since 1970, for `kedge status`.
+#[derive(Default)]
+pub struct Ages {
+    pub directory: AtomicU64,
+    pub policy: AtomicU64,
+    pub svid_not_after: AtomicU64,
+}
+
+pub struct Control {
+    config: Arc<Config>,
+    world: SharedWorld,
+    capture: Arc<Mutex<Capture>>,
+    events: Events,
+    svids: mpsc::Sender<NodeSvid>,
+    pub ages: Arc<Ages>,
+    /// The leaf in use, to tell a new one.
+    leaf: Vec<u8>,
+    rejected: Rejected,
+    applied: Option<(Verdicts, Vec<kedge_capture::Cgroup>)>,
+}
+
+/// The last complaint about each source, so that each is made once.
+#[derive(Default)]
+struct Rejected {
+    directory: Option<String>,
+    policy: Option<String>,
+    svid: Option<String>,
+}
+
+/// The first good version of everything; the daemon does not start without.
+pub struct Initial {
+    pub world: World,
+    pub svid: NodeSvid,
+}
+
+impl Initial {
+    pub fn read(config: &Config) -> Result<Self, SourceError> {
+        let world = World {
+            node: config.node.clone(),
+            trust_domain: config.trust_domain.clone(),
+            directory: sources::read_directory(config)?,
+            policy: sources::read_policy(config)?,
+            cgroups: Default::default(),
+        };
+        Ok(Self {
+            world,
+            svid: sources::read_svid(config)?,
+        })
+    }
+}
+
+impl Control {
+    pub fn new(
+        config: Arc<Config>,
+        world: SharedWorld,
+        capture: Arc<Mutex<Capture>>,
+        events: Events,
+        svids: mpsc::Sender<NodeSvid>,
+        svid: &NodeSvid,
+    ) -> Self {
+        let ages = Arc::new(Ages::default());
+        ages.directory.store(now_s(), Relaxed);
+        ages.policy.store(now_s(), Relaxed);
+        ages.svid_not_after
+            .store(svid.not_after().as_secs(), Relaxed);
+        let leaf = svid.chain()[0].to_vec();
+        let (rejected, applied) = (Rejected::default(), None);
+        Self {
+            config,
+            world,
+            capture,
+            events,
+            svids,
+            ages,
+            leaf,
+            rejected,
+            applied,
+        }
+    }
+
+    /// Follows the files until the process ends.
+    pub async fn run(mut self, sources: Sources) {
+        loop {
+            sources.changed(self.world.wanted()).await;
+            self.refresh().await;
+        }
+    }
+
+    async fn refresh(&mut self) {
+        self.refresh_svid().await;
+        let directory = self.newer_directory();
+        let policy = self.newer_policy();
+        let world = self.world.load();
+        let directory = directory.unwrap_or_else(|| world.directory.clone());
+        let policy = policy.unwrap_or_else(|| world.policy.clone());
+        drop(world);
+        if let Err(error) = self.apply(directory, policy) {
+            self.events
+                .rejected(EventKind::CaptureFailed, &chain(&error));
+        }
+    }
+
+    /// Tells the programs first and the workers last where something is taken away, so that what
+    /// a program still captures is decided by the newest snapshot in any case.
+    pub fn apply(&mut self, directory: Directory, policy: Policy) -> Result<(), CaptureError> {
+        let verdicts = kedge_policy::compile(&directory, &policy, &self.config.node);
+        let found = cgroups::find(&self.config, &verdicts.workloads);
+        let wanted = (verdicts, found.cgroups);
+        if self.applied.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        capture.replace_verdicts(&translate(&wanted.0, &directory))?;
+        capture.replace_cgroups(&wanted.1)?;
+        drop(capture);
+        self.world.replace(World {
+            node: self.config.node.clone(),
+            trust_domain: self.config.trust_domain.clone(),
+            directory,
+            policy,
+            cgroups: found.workloads,
+        });
+        self.applied = Some(wanted);
+        Ok(())
+    }
+
+    fn newer_directory(&mut self) -> Option<Directory> {
+        let offered = sources::read_directory(&self.config).and_then(|next| {
+            let path = &self.config.directory;
+            self.world
+                .load()
+                .directory
+                .accept_newer(next)
+                .map_err(|source| SourceError::Directory {
+                    path: path.clone(),
+                    source,
+                })
+        });
+        let newer = take(offered, &mut self.rejected.directory, |cause| {
+            self.events.rejected(EventKind::DirectoryRejected, cause);
+        })??;
+        self.ages.directory.store(now_s(), Relaxed);
+        let version = newer.version();
+        self.events
+            .say(EventKind::DirectoryChanged, format!("version {version}"));
+        Some(newer)
+    }
+
+    fn newer_policy(&mut self) -> Option<Policy> {
+        let read = sources::read_policy(&self.config);
+        let newer = take(read, &mut self.rejected.policy, |cause| {
+            self.events.rejected(EventKind::PolicyRejected, cause);
+        })?;
+        if newer.version() == self.world.load().policy.version() {
+            return None;
+        }
+        self.ages.policy.store(now_s(), Relaxed);
+        self.events.say(
+            EventKind::PolicyChanged,
+            format!("version {}", newer.version()),
+        );
+        Some(newer)
+    }
+
+    /// A new leaf goes to the link manager, which renews every link under it.
+    async fn refresh_svid(&mut self) {
+        let read = sources::read_svid(&self.config);
+        let svid = take(read, &mut self.rejected.svid, |cause| {
+            self.events.rejected(EventKind::SvidRejected, cause);
+        });
+        let Some(svid) = svid.filter(|svid| *svid.chain()[0] != self.leaf) else {
+            return;
+        };
+        self.leaf = svid.chain()[0].to_vec();
+        self.ages
+            .svid_not_after
+            .store(svid.not_after().as_secs(), Relaxed);
+        // The manager has gone: the daemon is ending.
+        let _ = self.svids.send(svid).await;
+    }
+}
+
+/// The good value; or a complaint, unless it is the same as the last one.
+fn take<T>(
+    read: Result<T, SourceError>,
+    last: &mut Option<String>,
+    complain: impl FnOnce(&str),
+) -> Option<T> {
+    match read {
+        Ok(value) => {
+            *last = None;
+            Some(value)
+        }
+        Err(error) => {
+            let cause = chain(&error);
+            if last.as_ref() != Some(&cause) {
+                complain(&cause);
+                *last = Some(cause);
+            }
+            None
+        }
+    }
+}
+
+/// From policy's terms to the programs'.
+fn translate(verdicts: &Verdicts, directory: &Directory) -> kedge_capture::Verdicts {
+    let rules = |entries: &[kedge_policy::VerdictEntry]| entries.iter().map(rule).collect();
+    let local = verdicts
+        .workloads
+        .iter()
+        .flat_map(|w| w.addresses.iter().copied());
+    let nodes = directory.nodes().iter().filter(|node| node.kedge);
+    let nodes = nodes.flat_map(|node| node.peer_addresses());
+    kedge_capture::Verdicts {
+        permissive: rules(&verdicts.permissive),
+        require: rules(&verdicts.require),
+        local_pods: local.collect(),
+        nodes: nodes
+            .map(|address| -> SocketAddr { address.socket_addr() })
+            .collect(),
+    }
+}
+
+fn rule(entry: &kedge_policy::VerdictEntry) -> Rule {
+    let verdict = match entry.verdict {
+        kedge_policy::Verdict::Capture => Verdict::Capture,
+        kedge_policy::Verdict::Pass => Verdict::Pass,
+        kedge_policy::Verdict::Refuse => Verdict::Refuse(UNREACHABLE),
+    };
+    Rule {
+        net: entry.prefix,
+        port: entry.port,
+        verdict,
+    }
+}
+
+fn now_s() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

@@ -1,0 +1,84 @@
+//! What the BPF programs have to report.
+
+use crate::events::Events;
+use kedge_api::{Event, EventKind as Kind, Timestamp};
+use kedge_capture::{CaptureEvent, EventKind, EventReader};
+use std::io;
+use std::time::SystemTime;
+use tokio::io::unix::AsyncFd;
+
+/// Passes the programs' events on until the process ends.
+pub async fn report_events(reader: EventReader, events: Events) -> io::Result<()> {
+    #[expect(
+        deprecated,
+        reason = "the reader owns its descriptor, which is all that is asked for"
+    )]
+    let mut reader = AsyncFd::new(reader)?;
+    loop {
+        let mut ready = reader.readable_mut().await?;
+        while let Some(event) = ready.get_inner_mut().next_event() {
+            events.report(translate(&event));
+        }
+        ready.clear_ready();
+    }
+}
+
+fn translate(event: &CaptureEvent) -> Event {
+    let (kind, cause, remedy) = words(event.kind);
+    Event {
+        remedy: Some(remedy.to_owned()),
+        client: event.source,
+        original_destination: Some(event.destination),
+        ..Event::new(0, Timestamp::from(SystemTime::now()), kind, cause)
+    }
+}
+
+fn words(kind: EventKind) -> (Kind, &'static str, &'static str) {
+    match kind {
+        EventKind::Refused => (
+            Kind::CaptureRefused,
+            "connect() refused: mode require, and the destination is managed but not known with kedge",
+            "add the destination or its node to the directory, or put the workload in mode permissive",
+        ),
+        EventKind::NoWorkerRefused => (
+            Kind::CaptureRefused,
+            "connect() refused: mode require, and no worker of kedged is alive",
+            "start kedged, or look why its workers do not run",
+        ),
+        EventKind::NoWorkerPassed => (
+            Kind::CapturePassed,
+            "connect() passed in plaintext: mode permissive, and no worker of kedged is alive",
+            "start kedged, or look why its workers do not run",
+        ),
+        EventKind::NoRoom => (
+            Kind::CaptureRefused,
+            "connect() refused: a BPF map is full",
+            "find in `kedge flow list` who opens so many connections at once",
+        ),
+        EventKind::ClaimLost => (
+            Kind::CaptureRefused,
+            "a captured connection could not be filed",
+            "find in `kedge flow list` who opens so many connections at once",
+        ),
+        EventKind::IngressDropped => (
+            Kind::GuardDropped,
+            "plaintext towards a workload in mode require was dropped",
+            "connect from a workload that kedge captures, or put the destination in mode permissive",
+        ),
+        EventKind::EgressDropped => (
+            Kind::GuardDropped,
+            "plaintext of a workload in mode require was dropped",
+            "look who bypasses connect(); sockets older than the mode must be opened anew",
+        ),
+        EventKind::DaemonDropped => (
+            Kind::GuardDropped,
+            "kedged's own guard dropped a packet to a place that is neither a local workload nor a node",
+            "compare the directory with where nodes and pods are; else report a fault of kedge",
+        ),
+        EventKind::BindRefused => (
+            Kind::CaptureRefused,
+            "bind() to a port that is kept for kedged was refused",
+            "use another port, or change `capture.port` or `peer.port` of kedged",
+        ),
+    }
+}

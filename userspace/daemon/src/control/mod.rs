@@ -1,0 +1,14 @@
+//! Turns files into the snapshot that verdicts are made of, and that into what the BPF programs
+//! are told. Runs on the control runtime; the dataplane never waits for it.
+
+mod apply;
+mod cgroups;
+mod kernel;
+mod routes;
+mod sources;
+
+pub use apply::{Ages, Control, Initial};
+pub use cgroups::join_own;
+pub use kernel::report_events;
+pub use routes::add_capture_routes;
+pub use sources::Sources;

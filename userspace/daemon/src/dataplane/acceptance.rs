@@ -1,0 +1,325 @@
+//! A connection to the peer port, from accept() to its flow: whose it is, what it carries, and
+//! whether that is allowed. Until an opening verifies it costs one small read and two seconds.
+
+use crate::dataplane::buffer::{BUFFER_LEN, Buffer, FRONT};
+use crate::dataplane::classify::classify_flight;
+use crate::dataplane::delivery::deliver;
+use crate::dataplane::flow::Flow;
+use crate::dataplane::half::{Open, Seal};
+use crate::dataplane::registry::{Carriage, FlowInfo, Parties};
+use crate::dataplane::worker::Worker;
+use crate::limits::{CARRIER_IDLE_ACCEPTOR, FIRST_FLIGHT_TIMEOUT, PARTING, STRANGER_TIMEOUT};
+use crate::links::{Link, Stranger};
+use kedge_link::wire::{Answer, Header, Opening};
+use kedge_link::{Flight, FlightError};
+use kedge_model::Refusal;
+use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Sealer, Unsealer, deframe};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// First byte of a TLS handshake record (RFC 8446, 5.1): a link, not a carrier.
+const TLS_HANDSHAKE: u8 = 22;
+
+/// Why a connection to the peer port ended before it was a flow.
+#[derive(Debug, thiserror::Error)]
+pub enum Unaccepted {
+    /// Closed or silent without having said anything worth an event.
+    #[error("closed before its first flight")]
+    Gone,
+    #[error("first flight: no link {0} here")]
+    UnknownLink(kedge_link::LinkId),
+    #[error(transparent)]
+    Flight(#[from] FlightError),
+    #[error("first flight: {0}")]
+    Frame(#[from] kedge_record::FrameError),
+    #[error("first flight: not complete within 2 s")]
+    Slow,
+    #[error("first flight: longer than a buffer")]
+    TooLong,
+}
+
+impl From<io::Error> for Unaccepted {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<kedge_link::wire::WireError> for Unaccepted {
+    fn from(error: kedge_link::wire::WireError) -> Self {
+        Self::Flight(error.into())
+    }
+}
+
+impl Unaccepted {
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Gone => None,
+            Self::UnknownLink(_) => Some(Refusal::UnknownLink),
+            Self::Flight(error) => Some(error.refusal()),
+            Self::Frame(_) | Self::Slow | Self::TooLong => Some(Refusal::BadFlight),
+        }
+    }
+}
+
+/// A first flight that was taken, once, with what came behind it.
+struct Arrived {
+    flight: Flight,
+    buffer: Buffer,
+    rest: Range<usize>,
+}
+
+/// Carries one connection of a peer to its end, or drops it aloud.
+pub async fn carry(worker: Worker, carrier: TcpStream, from: SocketAddr) {
+    let stranger = worker.strangers.clone().try_acquire_owned();
+    let Ok(stranger) = stranger else {
+        return worker
+            .events
+            .over_limit("strangers", crate::limits::STRANGERS_PER_WORKER);
+    };
+    let mut first = [0; Opening::LEN];
+    let read = timeout(STRANGER_TIMEOUT, read_start(&carrier, &mut first)).await;
+    let len = match read {
+        Ok(Ok(len)) => len,
+        Ok(Err(_)) => return,
+        Err(_) => return report(&worker, from, &Unaccepted::Slow),
+    };
+    if first[0] == TLS_HANDSHAKE {
+        return hand_over(&worker, carrier, from, &first[..len]);
+    }
+    let result = match consume_opening(&worker, &first) {
+        Ok(link) => {
+            drop(stranger);
+            receive_flight(&worker, &link, &carrier)
+                .await
+                .map(|arrived| (link, arrived))
+        }
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok((link, arrived)) => accept(&worker, &link, carrier, arrived).await,
+        Err(error) => report(&worker, from, &error),
+    }
+}
+
+/// Reads until there is a whole opening, or a first byte that is none.
+async fn read_start(carrier: &TcpStream, first: &mut [u8; Opening::LEN]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < Opening::LEN {
+        carrier.readable().await?;
+        match carrier.try_read(&mut first[len..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => len += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        if first[0] != Opening::KIND {
+            break;
+        }
+    }
+    Ok(len)
+}
+
+/// Links belong to the control runtime.
+fn hand_over(worker: &Worker, stream: TcpStream, from: SocketAddr, prefix: &[u8]) {
+    let Ok(stream) = stream.into_std() else {
+        return;
+    };
+    let stranger = Stranger {
+        from,
+        stream,
+        prefix: prefix.to_vec(),
+    };
+    if worker.links_in.try_send(stranger).is_err() {
+        worker
+            .events
+            .over_limit("handshakes of peers", crate::limits::HANDSHAKES_INBOUND);
+    }
+}
+
+fn consume_opening(worker: &Worker, first: &[u8; Opening::LEN]) -> Result<Arc<Link>, Unaccepted> {
+    let opening = Opening::parse(first)?;
+    let link = worker.links.by_id(opening.link_id);
+    let link = link.ok_or(Unaccepted::UnknownLink(opening.link_id))?;
+    link.check_opening(&opening)?;
+    Ok(link)
+}
+
+/// Waits, without a buffer, for the first flight; then reads it whole and takes its number.
+async fn receive_flight(
+    worker: &Worker,
+    link: &Link,
+    carrier: &TcpStream,
+) -> Result<Arrived, Unaccepted> {
+    timeout(CARRIER_IDLE_ACCEPTOR, carrier.readable())
+        .await
+        .map_err(|_| Unaccepted::Gone)??;
+    let mut buffer = worker.pool.take().await;
+    let read = read_flight(carrier, &mut buffer);
+    let (end, len) = timeout(FIRST_FLIGHT_TIMEOUT, read)
+        .await
+        .map_err(|_| Unaccepted::Slow)??;
+    let record0 = Header::LEN..Header::LEN + end;
+    let header = header(&buffer)?;
+    let pending = link.pending_flow(&header)?;
+    let flight = link.consume_flight(pending, &mut buffer[record0.clone()])?;
+    Ok(Arrived {
+        flight,
+        buffer,
+        rest: record0.end..len,
+    })
+}
+
+fn header(buffer: &[u8]) -> Result<Header, Unaccepted> {
+    let bytes = buffer
+        .first_chunk()
+        .expect("the buffer is longer than a header");
+    Ok(Header::parse(bytes)?)
+}
+
+/// Reads until header and record 0 are there; gives record 0's length and that of everything.
+async fn read_flight(
+    carrier: &TcpStream,
+    buffer: &mut Buffer,
+) -> Result<(usize, usize), Unaccepted> {
+    let mut len = 0;
+    loop {
+        match carrier.try_read(&mut buffer[len..]) {
+            Ok(0) => return Err(Unaccepted::Gone),
+            Ok(count) => len += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        if len > Header::LEN
+            && let Some(end) = deframe(&buffer[Header::LEN..len])?
+        {
+            return Ok((end, len));
+        }
+        if len == BUFFER_LEN {
+            return Err(Unaccepted::TooLong);
+        }
+        carrier.readable().await?;
+    }
+}
+
+/// Decides, connects to the workload, answers.
+async fn accept(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, arrived: Arrived) {
+    let result = match classify(worker, link, &arrived.flight) {
+        Ok(parties) => connect(worker, link, &arrived.flight, parties).await,
+        Err(refusal) => Err(refusal),
+    };
+    match result {
+        Ok((near, parties)) => {
+            let carriage = Carriage::Acceptor {
+                peer: link.peer.clone(),
+                suite: link.suite,
+            };
+            let mut sealer = Sealer::new(arrived.flight.keys.acceptor);
+            let unsealer = Unsealer::new(arrived.flight.keys.opener);
+            let (buffer, range) = seal_answer(worker, &mut sealer, &Answer::Accepted).await;
+            let out = Seal::new(sealer, true).with_sealed(buffer, range);
+            let back = Open::with_received(unsealer, arrived.buffer, arrived.rest);
+            let flow = Flow::acceptor(near, carrier, out, back);
+            worker.run(flow, FlowInfo::new(parties, carriage));
+        }
+        Err(refusal) => deny(worker, link, &carrier, arrived, refusal).await,
+    }
+}
+
+fn classify(worker: &Worker, link: &Link, flight: &Flight) -> Result<Parties, Refusal> {
+    let record0 = &flight.record0;
+    let (source, destination) = link.with_identities(|known| {
+        (
+            known.theirs_of(record0.source),
+            known.ours_of(record0.destination),
+        )
+    });
+    let source = source.ok_or(Refusal::UnknownIdentity)?;
+    let destination = destination.ok_or(Refusal::UnknownIdentity)?;
+    classify_flight(
+        &worker.world.load(),
+        &link.peer,
+        record0,
+        &source,
+        &destination,
+    )
+}
+
+/// Connects, and decides once more by what is known then: the pod may have gone meanwhile, and
+/// its address may be somebody else's by now.
+async fn connect(
+    worker: &Worker,
+    link: &Link,
+    flight: &Flight,
+    parties: Parties,
+) -> Result<(TcpStream, Parties), Refusal> {
+    let decided_at = worker.world.version();
+    let near = deliver(&worker.claims, &parties).await?;
+    if worker.world.version() != decided_at {
+        classify(worker, link, flight)?;
+    }
+    Ok((near, parties))
+}
+
+/// Tells the opener why, sealed, and the operators of both nodes.
+async fn deny(
+    worker: &Worker,
+    link: &Link,
+    carrier: &TcpStream,
+    arrived: Arrived,
+    refusal: Refusal,
+) {
+    worker
+        .events
+        .flight_denied(link, &arrived.flight.record0, refusal);
+    drop(arrived.buffer);
+    let mut sealer = Sealer::new(arrived.flight.keys.acceptor);
+    let answer = Answer::Denied {
+        refusal,
+        text: refusal.cause().to_owned(),
+    };
+    let (buffer, range) = seal_answer(worker, &mut sealer, &answer).await;
+    // An empty send buffer takes a short answer whole; an opener that is gone needs none.
+    let _ = carrier.try_write(&buffer[range]);
+    let _ = timeout(PARTING, swallow(carrier, buffer)).await;
+}
+
+/// Reads until the opener closes: a socket closed with bytes unread sends RST, and that would
+/// take the answer with it.
+async fn swallow(carrier: &TcpStream, mut buffer: Buffer) -> io::Result<()> {
+    loop {
+        carrier.readable().await?;
+        match carrier.try_read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+async fn seal_answer(
+    worker: &Worker,
+    sealer: &mut Sealer,
+    answer: &Answer,
+) -> (Buffer, Range<usize>) {
+    let mut content = Vec::with_capacity(64);
+    answer.encode(&mut content);
+    let mut buffer = worker.pool.take().await;
+    let slot = &mut buffer[FRONT..];
+    slot[HEADER_LEN..][..content.len()].copy_from_slice(&content);
+    sealer
+        .seal(ContentType::ApplicationData, slot, content.len())
+        .expect("a new key seals one record that fits its slot");
+    (buffer, FRONT..FRONT + content.len() + OVERHEAD)
+}
+
+fn report(worker: &Worker, from: SocketAddr, error: &Unaccepted) {
+    if let Some(refusal) = error.refusal() {
+        worker
+            .events
+            .flight_refused(from, refusal, &error.to_string());
+    }
+}

@@ -1,0 +1,107 @@
+//! Opens a flow towards another node: header, record 0 and the first bytes of the application
+//! leave in one write, before anything has come back.
+
+use crate::dataplane::buffer::{Buffer, FRONT, SLOT};
+use crate::dataplane::carrier::Carrier;
+use crate::dataplane::classify::Route;
+use crate::dataplane::flow::Flow;
+use crate::dataplane::half::{Open, Seal};
+use crate::dataplane::worker::Worker;
+use crate::links::Link;
+use kedge_link::wire::Record0;
+use kedge_link::{Handle, NewFlow, ProofKind};
+use kedge_model::Refusal;
+use kedge_record::{ContentType, HEADER_LEN, PLAINTEXT_MAX, Sealer, Unsealer};
+use std::io;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// Everything that is needed before the first byte is sealed.
+pub struct Ready {
+    pub link: Arc<Link>,
+    carrier: Carrier,
+    handles: (Handle, Handle),
+}
+
+/// Gets a link, both identities proven on it, and a carrier. Nothing of the application has been
+/// read: all of this may fail, or be tried again, without harm.
+pub async fn prepare(worker: &Worker, route: &Route) -> Result<Ready, Refusal> {
+    let link = worker.links.link_to(&route.node).await?;
+    let parties = &route.parties;
+    let handles = link.prove(&parties.source, &parties.destination).await?;
+    let carrier = worker.carriers.take(&link).await?;
+    Ok(Ready {
+        link,
+        carrier,
+        handles,
+    })
+}
+
+impl Ready {
+    /// Seals the first flight, with what the application has sent by now. From here on there is
+    /// no second try: a byte that was sealed is delivered at most once. `None`: the application
+    /// has reset its connection meanwhile, and nothing is sent.
+    pub async fn launch(
+        self,
+        worker: &Worker,
+        route: &Route,
+        near: TcpStream,
+    ) -> Result<Option<Flow>, (TcpStream, Refusal)> {
+        let Ok(flow) = self.link.open_flow() else {
+            return Err((near, Refusal::LinkFailed));
+        };
+        let mut flight = Vec::with_capacity(FRONT);
+        flight.extend_from_slice(
+            self.carrier
+                .opening
+                .as_ref()
+                .map_or(&[], |opening| &opening[..]),
+        );
+        let keys = seal_record0(flow, &mut flight, route, self.handles);
+        let mut sealer = Sealer::new(keys.opener);
+        let mut buffer = worker.pool.take().await;
+        let start = FRONT - flight.len();
+        buffer[start..FRONT].copy_from_slice(&flight);
+        let Ok(sealed) = seal_first_bytes(&near, &mut sealer, &mut buffer) else {
+            return Ok(None);
+        };
+        let out = Seal::new(sealer, false).with_sealed(buffer, start..FRONT + sealed);
+        let back = Open::awaiting_answer(Unsealer::new(keys.acceptor));
+        Ok(Some(Flow::opener(near, self.carrier.stream, out, back)))
+    }
+}
+
+fn seal_record0(
+    flow: NewFlow,
+    flight: &mut Vec<u8>,
+    route: &Route,
+    (source, destination): (Handle, Handle),
+) -> kedge_link::FlowKeys {
+    let record0 = Record0 {
+        source,
+        source_proof: ProofKind::AssertedByNode,
+        destination,
+        source_address: route.parties.client,
+        destination_address: route.direct(),
+        destination_instance: route.uid.as_bytes().to_vec(),
+    };
+    flow.seal_record0(&record0, flight)
+}
+
+/// What a client that speaks first has sent already, as one record; 0 bytes for one that waits.
+/// A clean end is left for the flow to find; an error would not come a second time.
+fn seal_first_bytes(
+    near: &TcpStream,
+    sealer: &mut Sealer,
+    buffer: &mut Buffer,
+) -> io::Result<usize> {
+    let slot = &mut buffer[FRONT..FRONT + SLOT];
+    match near.try_read(&mut slot[HEADER_LEN..][..PLAINTEXT_MAX]) {
+        Ok(0) => Ok(0),
+        Ok(len) => Ok(sealer
+            .seal(ContentType::ApplicationData, slot, len)
+            .expect("a new key seals one record that fits its slot")),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,22 @@
+//! The way of an application's bytes, one module a step, in the order in which they pass:
+//!
+//! ```text
+//!   captured:  intake ─► classify ─┬─► (same node) ─► delivery ─► flow ─► the other workload
+//!                                  └─► first_flight ─► carrier ─► flow ═══╗ the wire
+//!   carried:   workload ◄─ flow ◄─ delivery ◄─ classify ◄─ acceptance ◄═══╝
+//! ```
+//!
+//! Each worker is one thread with one current-thread runtime; what is shared with other threads
+//! is in [`crate::world`] and [`crate::links`].
+
+pub mod acceptance;
+pub mod buffer;
+pub mod carrier;
+pub mod classify;
+pub mod delivery;
+pub mod first_flight;
+pub mod flow;
+pub mod half;
+pub mod intake;
+pub mod registry;
+pub mod worker;

@@ -1,0 +1,218 @@
+//! What a worker's flows are and have done, for whoever asks. The dataplane writes meters without
+//! a lock; the list itself is locked only while a flow begins or ends, or is listed.
+
+use kedge_model::{NodeName, OriginalDst, SourceAddr, SpiffeId, Suite};
+use kedge_record::{Sealer, Unsealer};
+use slab::Slab;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How far a flow has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The first flight is on its way; the peer has not answered.
+    AwaitingAnswer,
+    /// Accepted; bytes go both ways.
+    Open,
+}
+
+/// Who talks to whom, and where: fixed for a flow's life.
+#[derive(Clone, Debug)]
+pub struct Parties {
+    pub source: SpiffeId,
+    pub destination: SpiffeId,
+    pub client: SourceAddr,
+    pub original_dst: OriginalDst,
+    pub endpoint: SocketAddr,
+}
+
+/// How a flow travels.
+#[derive(Clone, Debug)]
+pub enum Carriage {
+    Local,
+    Opener { peer: NodeName, suite: Suite },
+    Acceptor { peer: NodeName, suite: Suite },
+}
+
+impl Carriage {
+    pub fn peer(&self) -> Option<&NodeName> {
+        match self {
+            Self::Local => None,
+            Self::Opener { peer, .. } | Self::Acceptor { peer, .. } => Some(peer),
+        }
+    }
+
+    pub fn suite(&self) -> Option<Suite> {
+        match self {
+            Self::Local => None,
+            Self::Opener { suite, .. } | Self::Acceptor { suite, .. } => Some(*suite),
+        }
+    }
+}
+
+pub struct FlowInfo {
+    pub parties: Parties,
+    pub carriage: Carriage,
+    pub opened_at: Instant,
+    pub meter: Meter,
+}
+
+/// Counters of one flow. One worker writes, anybody reads.
+#[derive(Default)]
+pub struct Meter {
+    pub sent_bytes: AtomicU64,
+    pub received_bytes: AtomicU64,
+    pub sent_records: AtomicU64,
+    pub received_records: AtomicU64,
+    pub sent_generation: AtomicU32,
+    pub received_generation: AtomicU32,
+    answered: AtomicU32,
+    /// Seconds since the worker's start, at the last byte.
+    last_s: AtomicU64,
+}
+
+impl Meter {
+    pub fn sealed(&self, bytes: usize, sealer: &Sealer, now_s: u64) {
+        self.last_s.store(now_s, Relaxed);
+        add(&self.sent_bytes, bytes);
+        self.sent_records.store(sealer.record_number(), Relaxed);
+        self.sent_generation.store(sealer.key_generation(), Relaxed);
+    }
+
+    pub fn opened(&self, bytes: usize, unsealer: &Unsealer, now_s: u64) {
+        self.last_s.store(now_s, Relaxed);
+        add(&self.received_bytes, bytes);
+        self.received_records
+            .store(unsealer.record_number(), Relaxed);
+        self.received_generation
+            .store(unsealer.key_generation(), Relaxed);
+    }
+
+    /// Bytes of the source, for a flow that stays on this node.
+    pub fn copied(&self, bytes: usize, now_s: u64) {
+        self.last_s.store(now_s, Relaxed);
+        add(&self.sent_bytes, bytes);
+    }
+
+    pub fn set_answered(&self) {
+        self.answered.store(1, Relaxed);
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.answered.load(Relaxed) {
+            0 => Phase::AwaitingAnswer,
+            _ => Phase::Open,
+        }
+    }
+}
+
+/// One writer: a plain load and store is enough, and cheaper than a locked add.
+fn add(counter: &AtomicU64, bytes: usize) {
+    counter.store(counter.load(Relaxed) + bytes as u64, Relaxed);
+}
+
+impl FlowInfo {
+    pub fn new(parties: Parties, carriage: Carriage) -> Self {
+        Self {
+            parties,
+            carriage,
+            opened_at: Instant::now(),
+            meter: Meter::default(),
+        }
+    }
+
+    pub fn age(&self) -> Duration {
+        self.opened_at.elapsed()
+    }
+}
+
+/// The flows of one worker.
+pub struct Registry {
+    flows: Mutex<Slab<Arc<FlowInfo>>>,
+    count: AtomicUsize,
+    opened_total: AtomicU64,
+    started: Instant,
+    last_beat_ms: AtomicU64,
+}
+
+/// A flow's place in the list; leaves it on drop.
+pub struct Registered<'a> {
+    registry: &'a Registry,
+    key: usize,
+    pub info: Arc<FlowInfo>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            flows: Mutex::default(),
+            count: AtomicUsize::new(0),
+            opened_total: AtomicU64::new(0),
+            started: Instant::now(),
+            last_beat_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Registry {
+    pub fn register(&self, info: FlowInfo) -> Registered<'_> {
+        let info = Arc::new(info);
+        self.opened_total.fetch_add(1, Relaxed);
+        self.count.fetch_add(1, Relaxed);
+        let key = self.lock().insert(Arc::clone(&info));
+        Registered {
+            registry: self,
+            key,
+            info,
+        }
+    }
+
+    pub fn list(&self) -> Vec<(usize, Arc<FlowInfo>)> {
+        self.lock()
+            .iter()
+            .map(|(key, info)| (key, Arc::clone(info)))
+            .collect()
+    }
+
+    pub fn live(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    pub fn opened_total(&self) -> u64 {
+        self.opened_total.load(Relaxed)
+    }
+
+    pub fn set_beat(&self) {
+        self.last_beat_ms.store(self.now_ms(), Relaxed);
+    }
+
+    pub fn beat_age_ms(&self) -> u64 {
+        self.now_ms()
+            .saturating_sub(self.last_beat_ms.load(Relaxed))
+    }
+
+    /// Seconds since a byte moved, to the worker's beat.
+    pub fn idle_s(&self, info: &FlowInfo) -> u64 {
+        let now_s = self.started.elapsed().as_secs();
+        now_s
+            .saturating_sub(info.meter.last_s.load(Relaxed))
+            .min(info.age().as_secs())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<Arc<FlowInfo>>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.registry.lock().remove(self.key);
+        self.registry.count.fetch_sub(1, Relaxed);
+    }
+}

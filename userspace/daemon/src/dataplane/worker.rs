@@ -1,0 +1,238 @@
+//! A worker: one thread, one current-thread runtime, its own listeners, buffers and carriers.
+
+use crate::dataplane::buffer::Pool;
+use crate::dataplane::carrier::Carriers;
+use crate::dataplane::flow::Flow;
+use crate::dataplane::half::{Broken, Turn};
+use crate::dataplane::registry::{FlowInfo, Registered, Registry};
+use crate::dataplane::{acceptance, intake};
+use crate::events::Events;
+use crate::limits::{ACCEPT_PAUSE, ANSWER_TIMEOUT, BEAT, OPENING_PER_WORKER, STRANGERS_PER_WORKER};
+use crate::links::{Links, Stranger};
+use crate::world::SharedWorld;
+use kedge_capture::{Beats, Claims};
+use kedge_model::canonical;
+use kedge_sys::socket::reset_on_close;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
+
+/// What a worker is given at start.
+pub struct Equipment {
+    pub index: u16,
+    pub world: SharedWorld,
+    pub links: Arc<Links>,
+    pub links_in: mpsc::Sender<Stranger>,
+    pub claims: Claims,
+    pub beats: Beats,
+    pub events: Events,
+    pub registry: Arc<Registry>,
+    pub capture: std::net::TcpListener,
+    pub peers: Vec<std::net::TcpListener>,
+    pub flows_max: usize,
+}
+
+/// A handle for the tasks of one worker.
+#[derive(Clone)]
+pub struct Worker(Rc<Shared>);
+
+pub struct Shared {
+    pub world: SharedWorld,
+    pub links: Arc<Links>,
+    pub links_in: mpsc::Sender<Stranger>,
+    pub claims: Claims,
+    pub events: Events,
+    pub registry: Arc<Registry>,
+    pub pool: Pool,
+    pub carriers: Carriers,
+    pub strangers: Arc<Semaphore>,
+    opening: Arc<Semaphore>,
+    flows_max: usize,
+    picks: Cell<u64>,
+    started: Instant,
+    /// Seconds since the start, as of the last beat: precise enough for idle times.
+    now_s: Cell<u64>,
+}
+
+impl Deref for Worker {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Serves on this thread until the process ends.
+pub fn serve(equipment: Equipment) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let capture = TcpListener::from_std(equipment.capture)?;
+        let peers: std::io::Result<Vec<_>> = equipment
+            .peers
+            .into_iter()
+            .map(TcpListener::from_std)
+            .collect();
+        let worker = Worker(Rc::new(Shared {
+            carriers: Carriers::new(equipment.world.clone()),
+            world: equipment.world,
+            links: equipment.links,
+            links_in: equipment.links_in,
+            claims: equipment.claims,
+            events: equipment.events,
+            registry: equipment.registry,
+            pool: Pool::default(),
+            strangers: Arc::new(Semaphore::new(STRANGERS_PER_WORKER)),
+            opening: Arc::new(Semaphore::new(OPENING_PER_WORKER)),
+            flows_max: equipment.flows_max,
+            picks: Cell::new(equipment.index.into()),
+            started: Instant::now(),
+            now_s: Cell::new(0),
+        }));
+        for peer in peers? {
+            let worker = worker.clone();
+            spawn_local(async move { accept_peers(worker, peer).await });
+        }
+        spawn_local(accept_captured(worker.clone(), capture));
+        beat(&worker, equipment.index, &equipment.beats).await
+    })
+}
+
+impl Worker {
+    /// Carries a flow to its end in a task of its own.
+    pub fn run(&self, flow: Flow, info: FlowInfo) {
+        let worker = self.clone();
+        spawn_local(async move {
+            let registry = Arc::clone(&worker.registry);
+            let registered = registry.register(info);
+            worker.drive(flow, &registered).await;
+        });
+    }
+
+    async fn drive(&self, mut flow: Flow, registered: &Registered<'_>) {
+        let result = match timeout(ANSWER_TIMEOUT, self.until_answered(&mut flow, registered)).await
+        {
+            Ok(Some(ended)) => ended,
+            Ok(None) => poll_fn(|cx| flow.poll(cx, &self.turn(registered))).await,
+            Err(_) => Err(flow.give_up()),
+        };
+        match result {
+            Ok(()) => {
+                if let Some(parting) = flow.into_parting().filter(|parting| !parting.is_over()) {
+                    parting.wait().await;
+                }
+            }
+            Err(broken) => self.events.flow_broken(&registered.info, &broken),
+        }
+    }
+
+    /// The flow's end, if it comes before the answer.
+    async fn until_answered(
+        &self,
+        flow: &mut Flow,
+        registered: &Registered<'_>,
+    ) -> Option<Result<(), Broken>> {
+        poll_fn(|cx| match flow.poll(cx, &self.turn(registered)) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if flow.answered() => {
+                registered.info.meter.set_answered();
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    fn turn<'a>(&'a self, registered: &'a Registered<'_>) -> Turn<'a> {
+        let meter = &registered.info.meter;
+        Turn {
+            pool: &self.pool,
+            meter,
+            now_s: self.now_s.get(),
+        }
+    }
+
+    /// Spreads flows over a service's endpoints in turn.
+    pub fn next_pick(&self) -> u64 {
+        let pick = self.picks.get();
+        self.picks.set(pick.wrapping_add(1));
+        pick
+    }
+
+    fn is_full(&self) -> bool {
+        self.registry.live() >= self.flows_max
+    }
+}
+
+/// Takes captured connections until the process ends.
+async fn accept_captured(worker: Worker, listener: TcpListener) {
+    loop {
+        let (near, from) = accept(&worker, &listener).await;
+        let permit = Arc::clone(&worker.opening).try_acquire_owned();
+        match permit {
+            Ok(permit) if !worker.is_full() => {
+                let worker = worker.clone();
+                spawn_local(async move {
+                    intake::carry(worker, near, from).await;
+                    drop(permit);
+                });
+            }
+            _ => {
+                // A reset tells the application at once; without one it would wait.
+                let _ = reset_on_close(&near);
+                worker.events.over_limit("flows", worker.flows_max);
+            }
+        }
+    }
+}
+
+/// Takes connections of peers until the process ends.
+async fn accept_peers(worker: Worker, listener: TcpListener) {
+    loop {
+        let (carrier, from) = accept(&worker, &listener).await;
+        if worker.is_full() {
+            worker.events.over_limit("flows", worker.flows_max);
+        } else {
+            spawn_local(acceptance::carry(worker.clone(), carrier, from));
+        }
+    }
+}
+
+/// The next connection. Errors are those of a connection that is gone, or of a process without
+/// descriptors left; for the latter a pause lets flows end.
+async fn accept(worker: &Worker, listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => return (stream, canonical(from)),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                worker.events.accept_failed(&error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Says from the worker's own loop that it is alive, and does what is due once in a while.
+async fn beat(worker: &Worker, index: u16, beats: &Beats) -> std::io::Result<()> {
+    let mut due = tokio::time::interval(BEAT);
+    loop {
+        due.tick().await;
+        worker.now_s.set(worker.started.elapsed().as_secs());
+        worker.registry.set_beat();
+        worker
+            .carriers
+            .retire(|link| worker.links.by_id(link).is_some());
+        beats.beat(index)?;
+    }
+}

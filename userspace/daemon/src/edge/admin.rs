@@ -1,0 +1,162 @@
+//! The admin socket: HTTP/1.1 over a Unix socket that only root can open. It only reads.
+
+use crate::edge::log::EventLog;
+use crate::edge::metrics;
+use crate::edge::report::Observed;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use kedge_api::{ApiError, Event, EventsQuery, ExplainQuery, path};
+use kedge_policy::Request;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tokio::net::UnixListener;
+use tokio::sync::{broadcast, mpsc};
+
+#[derive(Clone)]
+struct Edge {
+    observed: Observed,
+    log: EventLog,
+}
+
+/// Listens on `<run_dir>/admin.sock`, mode 0600. A socket that an earlier daemon left is replaced.
+pub fn serve(
+    run_dir: &Path,
+    observed: Observed,
+    log: EventLog,
+) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
+    std::fs::create_dir_all(run_dir)?;
+    let socket = run_dir.join(path::SOCKET_FILE);
+    match std::fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Bound under another name first: the right one never has the wrong permissions.
+    let hidden = run_dir.join(".admin.sock");
+    let _ = std::fs::remove_file(&hidden);
+    let listener = UnixListener::bind(&hidden)?;
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&hidden, &socket)?;
+    let edge = Edge { observed, log };
+    let router = Router::new()
+        .route(
+            path::STATUS,
+            get(async |State(e): State<Edge>| Json(e.observed.status())),
+        )
+        .route(
+            path::LINKS,
+            get(async |State(e): State<Edge>| Json(e.observed.links())),
+        )
+        .route(
+            path::FLOWS,
+            get(async |State(e): State<Edge>| Json(e.observed.flows())),
+        )
+        .route(path::POLICY_EXPLAIN, get(explain))
+        .route(path::FEATURES, get(features))
+        .route(path::EVENTS, get(events))
+        .route(path::METRICS, get(metrics))
+        .fallback(unknown)
+        .with_state(edge);
+    Ok(async move { axum::serve(listener, router).await })
+}
+
+async fn explain(State(edge): State<Edge>, Query(query): Query<ExplainQuery>) -> Response {
+    let request = Request {
+        source: &query.source,
+        destination: &query.destination,
+        port: query.port,
+    };
+    Json(edge.observed.world.load().policy.explain(&request)).into_response()
+}
+
+/// Loading programs takes a while: not on the runtime's own thread.
+async fn features() -> Response {
+    match tokio::task::spawn_blocking(Observed::features).await {
+        Ok(features) => Json(features).into_response(),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+async fn metrics(State(edge): State<Edge>) -> Response {
+    match metrics::encode(&edge.observed) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+async fn unknown() -> Response {
+    failure(
+        StatusCode::NOT_FOUND,
+        "this daemon has no such path; are both of one version?".into(),
+    )
+}
+
+fn failure(status: StatusCode, cause: String) -> Response {
+    (
+        status,
+        Json(ApiError {
+            cause,
+            remedy: None,
+        }),
+    )
+        .into_response()
+}
+
+/// One event a line. A reader that is too slow misses events, and sees it by their numbers.
+async fn events(State(edge): State<Edge>, Query(query): Query<EventsQuery>) -> Response {
+    let (past, live) = edge.log.since(query.since.unwrap_or(0));
+    let (lines, body) = mpsc::channel(1);
+    tokio::spawn(async move {
+        for event in &past {
+            if lines.send(line(event)).await.is_err() {
+                return;
+            }
+        }
+        if query.follow {
+            follow(live, lines).await;
+        }
+    });
+    let body = Body::new(Lines(body));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+async fn follow(mut live: broadcast::Receiver<Event>, lines: mpsc::Sender<Bytes>) {
+    loop {
+        match live.recv().await {
+            Ok(event) => {
+                if lines.send(line(&event)).await.is_err() {
+                    return;
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn line(event: &Event) -> Bytes {
+    let mut line = serde_json::to_vec(event).expect("an event has string keys only");
+    line.push(b'\n');
+    line.into()
+}
+
+/// Lines as they come, as an HTTP body.
+struct Lines(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Lines {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|line| line.map(|line| Ok(http_body::Frame::data(line))))
+    }
+}

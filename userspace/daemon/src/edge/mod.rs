@@ -1,0 +1,11 @@
+//! What the outside sees: the admin socket, metrics, events. On the control runtime, away from
+//! the dataplane.
+
+mod admin;
+mod log;
+mod metrics;
+mod report;
+
+pub use admin::serve;
+pub use log::EventLog;
+pub use report::Observed;

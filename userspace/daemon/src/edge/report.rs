@@ -1,0 +1,274 @@
+//! The daemon's state as the admin API tells it.
+
+use crate::config::Config;
+use crate::control::Ages;
+use crate::dataplane::registry::{Carriage, FlowInfo, Phase, Registry};
+use crate::events::Events;
+use crate::limits::FLOWS_LISTED;
+use crate::links::{Link, Links, PeerReport};
+use crate::world::SharedWorld;
+use kedge_api::{
+    CaptureStatus, DirectoryStatus, Feature, Features, FlowPhase, FlowRole, Flows, LinkState,
+    Listener, ListenerRole, PolicyStatus, Status, SvidStatus, Timestamp, TlsRole, WorkerStatus,
+};
+use kedge_capture::Capture;
+use kedge_link::Role;
+use kedge_model::{NodeName, SpiffeId};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+/// Everything that the edge looks at, and never changes.
+#[derive(Clone)]
+pub struct Observed {
+    pub config: Arc<Config>,
+    pub world: SharedWorld,
+    pub links: Arc<Links>,
+    pub registries: Vec<Arc<Registry>>,
+    pub capture: Arc<Mutex<Capture>>,
+    pub events: Events,
+    pub ages: Arc<Ages>,
+    pub started: Instant,
+}
+
+impl Observed {
+    pub fn status(&self) -> Status {
+        Status {
+            node: self.config.node.clone(),
+            trust_domain: self.config.trust_domain.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            svid: self.svid(),
+            directory: self.directory(),
+            policy: self.policy(),
+            capture: self.capture(),
+            workers: self.workers(),
+            listeners: self.listeners(),
+            counters: self.counters(),
+        }
+    }
+
+    fn svid(&self) -> SvidStatus {
+        let not_after = self.ages.svid_not_after.load(Relaxed);
+        SvidStatus {
+            id: self.config.id(),
+            not_after: Timestamp::from_unix_s(not_after),
+            expires_in_s: not_after.cast_signed() - now_s().cast_signed(),
+        }
+    }
+
+    fn directory(&self) -> DirectoryStatus {
+        let world = self.world.load();
+        DirectoryStatus {
+            version: world.directory.version(),
+            age_s: now_s().saturating_sub(self.ages.directory.load(Relaxed)),
+            nodes: world.directory.nodes().len() as u64,
+            workloads: world.directory.workloads().len() as u64,
+            services: world.directory.services().len() as u64,
+        }
+    }
+
+    fn policy(&self) -> PolicyStatus {
+        let world = self.world.load();
+        PolicyStatus {
+            version: world.policy.version(),
+            age_s: now_s().saturating_sub(self.ages.policy.load(Relaxed)),
+            rules: world.policy.rules().len() as u64,
+        }
+    }
+
+    fn capture(&self) -> CaptureStatus {
+        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let counters = capture.counters();
+        let named = counters.iter().flat_map(|counters| counters.iter());
+        CaptureStatus {
+            generation: Some(capture.generation()),
+            counters: named
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+            uncapturable: Vec::new(),
+        }
+    }
+
+    fn workers(&self) -> Vec<WorkerStatus> {
+        let status = |(worker, registry): (u16, &Arc<Registry>)| WorkerStatus {
+            worker,
+            flows: registry.live() as u64,
+            beat_age_ms: registry.beat_age_ms(),
+        };
+        (0..).zip(&self.registries).map(status).collect()
+    }
+
+    fn listeners(&self) -> Vec<Listener> {
+        let peer = self.config.peer.listen.iter().map(|ip| Listener {
+            role: ListenerRole::Peer,
+            address: SocketAddr::new(*ip, self.config.peer.port),
+        });
+        let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+        let capture = (0..self.config.workers).map(|worker| Listener {
+            role: ListenerRole::Capture,
+            address: SocketAddr::new(any, self.config.capture.port + worker),
+        });
+        peer.chain(capture).collect()
+    }
+
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let opened = self
+            .registries
+            .iter()
+            .map(|registry| registry.opened_total())
+            .sum();
+        let mut counters = self.events.counters();
+        counters.insert("flows.opened".to_owned(), opened);
+        let handshakes = self.links.handshakes_total.load(Relaxed);
+        counters.insert("links.handshakes".to_owned(), handshakes);
+        counters
+    }
+
+    pub fn links(&self) -> kedge_api::Links {
+        let reports = self.links.reports();
+        let all = self.links.all();
+        let live = all.iter().map(|link| {
+            let report = reports.iter().find(|report| report.peer == link.peer);
+            established(link, report)
+        });
+        let without = |report: &&PeerReport| all.iter().all(|link| link.peer != report.peer);
+        let failed = reports
+            .iter()
+            .filter(without)
+            .map(|report| self.missing(report));
+        kedge_api::Links {
+            links: live.chain(failed).collect(),
+        }
+    }
+
+    /// A peer to which there is no link now.
+    fn missing(&self, report: &PeerReport) -> kedge_api::Link {
+        let state = match report.last_error {
+            Some(_) => LinkState::Failed,
+            None => LinkState::Connecting,
+        };
+        kedge_api::Link {
+            peer: self.node_id(&report.peer),
+            state,
+            link_id: None,
+            role: TlsRole::Client,
+            group: None,
+            tls_suite: None,
+            flow_suite: None,
+            age_s: 0,
+            flows_opened: 0,
+            flows_accepted: 0,
+            identities: 0,
+            handshakes_total: report.established,
+            last_error: report.last_error.clone(),
+        }
+    }
+
+    pub fn flows(&self) -> Flows {
+        let total: usize = self.registries.iter().map(|registry| registry.live()).sum();
+        let flows = (0..).zip(&self.registries).flat_map(|(worker, registry)| {
+            let list = registry.list().into_iter();
+            list.map(move |(key, info)| self.flow(worker, registry, key, &info))
+        });
+        Flows {
+            flows: flows.take(FLOWS_LISTED).collect(),
+            truncated: total > FLOWS_LISTED,
+        }
+    }
+
+    fn flow(
+        &self,
+        worker: u16,
+        registry: &Registry,
+        key: usize,
+        info: &FlowInfo,
+    ) -> kedge_api::Flow {
+        let (meter, parties) = (&info.meter, &info.parties);
+        kedge_api::Flow {
+            id: (u64::from(worker) << 32) | key as u64,
+            worker,
+            role: role(&info.carriage),
+            phase: match meter.phase() {
+                Phase::AwaitingAnswer => FlowPhase::Answering,
+                Phase::Open => FlowPhase::Open,
+            },
+            source: Some(parties.source.clone()),
+            destination: Some(parties.destination.clone()),
+            client: parties.client.socket_addr(),
+            original_destination: parties.original_dst.socket_addr(),
+            endpoint: Some(parties.endpoint),
+            peer: info.carriage.peer().map(|peer| self.node_id(peer)),
+            suite: info.carriage.suite(),
+            bytes_sent: meter.sent_bytes.load(Relaxed),
+            bytes_received: meter.received_bytes.load(Relaxed),
+            record_sent: meter.sent_records.load(Relaxed),
+            record_received: meter.received_records.load(Relaxed),
+            key_generation_sent: meter.sent_generation.load(Relaxed),
+            key_generation_received: meter.received_generation.load(Relaxed),
+            age_s: info.age().as_secs(),
+            idle_s: registry.idle_s(info),
+        }
+    }
+
+    pub fn features() -> Features {
+        let feature = |feature: kedge_capture::Feature| Feature {
+            name: feature.name.to_owned(),
+            available: feature.available,
+            reason: feature.reason,
+        };
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Features {
+            kernel: release.trim().to_owned(),
+            features: kedge_capture::probe_features()
+                .into_iter()
+                .map(feature)
+                .collect(),
+        }
+    }
+
+    fn node_id(&self, node: &NodeName) -> SpiffeId {
+        SpiffeId::node(&self.config.trust_domain, node)
+    }
+}
+
+fn established(link: &Link, report: Option<&PeerReport>) -> kedge_api::Link {
+    let (_, theirs) = link.with_identities(|known| known.counts());
+    kedge_api::Link {
+        peer: link.peer_id.clone(),
+        state: match link.is_open() {
+            true => LinkState::Established,
+            false => LinkState::Draining,
+        },
+        link_id: Some(link.id.to_string()),
+        role: match link.role {
+            Role::TlsClient => TlsRole::Client,
+            Role::TlsServer => TlsRole::Server,
+        },
+        group: Some(link.group.clone()),
+        tls_suite: Some(link.tls_suite.to_string()),
+        flow_suite: Some(link.suite),
+        age_s: link.established_at.elapsed().as_secs(),
+        flows_opened: link.flows_opened(),
+        flows_accepted: link.flows_accepted.load(Relaxed),
+        identities: theirs as u64,
+        handshakes_total: report.map_or(0, |report| report.established),
+        last_error: report.and_then(|report| report.last_error.clone()),
+    }
+}
+
+fn role(carriage: &Carriage) -> FlowRole {
+    match carriage {
+        Carriage::Local => FlowRole::Local,
+        Carriage::Opener { .. } => FlowRole::Opener,
+        Carriage::Acceptor { .. } => FlowRole::Acceptor,
+    }
+}
+
+fn now_s() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

@@ -1,0 +1,247 @@
+//! Where everything that an operator should know goes: counted, and handed to the edge without
+//! ever waiting for it.
+
+use crate::dataplane::classify::Refused;
+use crate::dataplane::half::Broken;
+use crate::dataplane::registry::FlowInfo;
+use crate::limits::EVENTS_WAITING;
+use crate::links::{ControlError, Link};
+use kedge_api::{Event, EventKind, Timestamp};
+use kedge_link::LinkError;
+use kedge_link::wire::Record0;
+use kedge_model::{NodeName, Refusal, SpiffeId, TrustDomain};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+use tokio::sync::mpsc;
+
+/// A cheap handle, one for everybody who may have something to report.
+#[derive(Clone)]
+pub struct Events(Arc<Shared>);
+
+struct Shared {
+    trust_domain: TrustDomain,
+    sender: mpsc::Sender<Event>,
+    lost: AtomicU64,
+    broken: AtomicU64,
+    refused: Vec<AtomicU64>,
+}
+
+impl Events {
+    pub fn new(trust_domain: TrustDomain) -> (Self, mpsc::Receiver<Event>) {
+        let (sender, events) = mpsc::channel(EVENTS_WAITING);
+        let shared = Shared {
+            trust_domain,
+            sender,
+            lost: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
+            refused: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+        };
+        (Self(Arc::new(shared)), events)
+    }
+
+    /// Reports without waiting; where too much happens at once, events are lost and counted.
+    pub fn report(&self, event: Event) {
+        if self.0.sender.try_send(event).is_err() {
+            self.0.lost.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn say(&self, kind: EventKind, cause: impl Into<String>) {
+        self.report(event(kind, cause));
+    }
+
+    fn advise(&self, kind: EventKind, cause: impl Into<String>, remedy: &str) {
+        self.report(Event {
+            remedy: Some(remedy.to_owned()),
+            ..event(kind, cause)
+        });
+    }
+
+    pub fn count_of(&self, refusal: Refusal) -> u64 {
+        let at = Refusal::ALL.iter().position(|known| *known == refusal);
+        at.map_or(0, |at| self.0.refused[at].load(Relaxed))
+    }
+
+    /// By name, as the admin API and the metrics give them.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let refused = Refusal::ALL.iter().zip(&self.0.refused);
+        let refused =
+            refused.map(|(r, count)| (format!("refused.{}", r.label()), count.load(Relaxed)));
+        let own = [
+            ("events.lost".to_owned(), self.0.lost.load(Relaxed)),
+            ("flows.broken".to_owned(), self.0.broken.load(Relaxed)),
+        ];
+        refused.chain(own).collect()
+    }
+
+    fn refusal(&self, refusal: Refusal) -> Event {
+        if let Some(at) = Refusal::ALL.iter().position(|known| *known == refusal) {
+            self.0.refused[at].fetch_add(1, Relaxed);
+        }
+        Event::refused(0, Timestamp::from(SystemTime::now()), refusal)
+    }
+
+    fn node_id(&self, node: &NodeName) -> SpiffeId {
+        SpiffeId::node(&self.0.trust_domain, node)
+    }
+
+    /// A captured connection was refused here.
+    pub fn refused(&self, client: SocketAddr, asked: Option<SocketAddr>, refused: Refused) {
+        self.report(Event {
+            source: refused.source,
+            destination: refused.destination,
+            client: Some(client),
+            original_destination: asked,
+            ..self.refusal(refused.refusal)
+        });
+    }
+
+    /// A connection to the peer port was dropped before it was a flow.
+    pub fn flight_refused(&self, from: SocketAddr, refusal: Refusal, detail: &str) {
+        let event = self.refusal(refusal);
+        let cause = format!("{}: {detail}", event.cause);
+        self.report(Event {
+            client: Some(from),
+            cause,
+            ..event
+        });
+    }
+
+    /// A peer's first flight was understood and denied.
+    pub fn flight_denied(&self, link: &Link, record0: &Record0, refusal: Refusal) {
+        let (source, destination) = link.with_identities(|known| {
+            (
+                known.theirs_of(record0.source),
+                known.ours_of(record0.destination),
+            )
+        });
+        self.report(Event {
+            source,
+            destination,
+            client: Some(record0.source_address.socket_addr()),
+            original_destination: Some(record0.destination_address.socket_addr()),
+            peer: Some(link.peer_id.clone()),
+            ..self.refusal(refusal)
+        });
+    }
+
+    /// An open flow ended other than cleanly. A workload's own reset is its own business.
+    pub fn flow_broken(&self, info: &FlowInfo, broken: &Broken) {
+        let event = match broken {
+            Broken::Plain(_) | Broken::ResetByPeer => return,
+            Broken::Denied { refusal, .. } => self.refusal(*refusal),
+            Broken::NoAnswer => self.refusal(Refusal::LinkLost),
+            _ => {
+                self.0.broken.fetch_add(1, Relaxed);
+                event(EventKind::FlowBroken, chain(broken))
+            }
+        };
+        self.report(Event {
+            source: Some(info.parties.source.clone()),
+            destination: Some(info.parties.destination.clone()),
+            client: Some(info.parties.client.socket_addr()),
+            original_destination: Some(info.parties.original_dst.socket_addr()),
+            peer: info.carriage.peer().map(|peer| self.node_id(peer)),
+            ..event
+        });
+    }
+
+    pub fn link_up(&self, link: &Link) {
+        let kind = match link.renews {
+            Some(_) => EventKind::LinkRenewed,
+            None => EventKind::LinkUp,
+        };
+        let cause = format!(
+            "{} established, {}, flows {}",
+            link.id, link.group, link.suite
+        );
+        self.report(Event {
+            peer: Some(link.peer_id.clone()),
+            ..event(kind, cause)
+        });
+    }
+
+    pub fn link_down(&self, link: &Link, error: Option<&ControlError>) {
+        let why = error.map_or_else(|| "closed".to_owned(), |error| chain(error));
+        let cause = format!("{}: {why}", link.id);
+        self.report(Event {
+            peer: Some(link.peer_id.clone()),
+            ..event(EventKind::LinkDown, cause)
+        });
+    }
+
+    pub fn link_failed(&self, node: &NodeName, error: &ControlError) {
+        let remedy = "the cause names what to do; `kedge link list` shows whether it lasts";
+        self.report(Event {
+            peer: Some(self.node_id(node)),
+            remedy: Some(remedy.to_owned()),
+            ..event(EventKind::LinkFailed, chain(error))
+        });
+    }
+
+    /// A peer dialled us and no link came of it.
+    pub fn stranger_refused(&self, from: SocketAddr, error: &ControlError) {
+        let event = event(EventKind::LinkFailed, chain(error));
+        self.report(Event {
+            client: Some(from),
+            ..event
+        });
+    }
+
+    pub fn over_limit(&self, what: &str, limit: usize) {
+        let event = self.refusal(Refusal::OverLimit);
+        let cause = format!("{}: {limit} {what}", event.cause);
+        self.report(Event { cause, ..event });
+    }
+
+    pub fn accept_failed(&self, error: &std::io::Error) {
+        let event = self.refusal(Refusal::OverLimit);
+        let cause = format!("{}: accept: {error}", event.cause);
+        self.report(Event { cause, ..event });
+    }
+
+    pub fn svid_reloaded(&self, not_after: SystemTime) {
+        let until = Timestamp::from(not_after);
+        self.say(
+            EventKind::SvidReloaded,
+            format!("valid until {until}; links are renewed"),
+        );
+    }
+
+    pub fn svid_failed(&self, error: &LinkError) {
+        self.rejected(EventKind::SvidRejected, &chain(error));
+    }
+
+    /// A new version of a file cannot be used; the last good one stays in force.
+    pub fn rejected(&self, kind: EventKind, cause: &str) {
+        self.advise(
+            kind,
+            cause,
+            "correct the file; until then the last good one stays in force",
+        );
+    }
+}
+
+fn event(kind: EventKind, cause: impl Into<String>) -> Event {
+    Event::new(0, Timestamp::from(SystemTime::now()), kind, cause)
+}
+
+/// An error and its sources in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = source.to_string();
+        // A transparent error prints its source already.
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,16 @@
+//! kedged. The life of one connection is in [`dataplane`]; what it is decided by comes from
+//! [`control`]; the sessions with other nodes are in [`links`]; [`edge`] is what the outside sees.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod edge;
+pub mod events;
+pub mod limits;
+pub mod links;
+mod start;
+pub mod world;
+
+pub use start::{check, run};

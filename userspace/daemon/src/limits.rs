@@ -1,0 +1,79 @@
+//! Every bound of the daemon, with its unit. What is full refuses; nothing grows without end.
+
+use std::time::Duration;
+
+/// Records that one read or write moves at most: 64 KiB of application data.
+pub const RECORDS_PER_BUFFER: usize = 4;
+/// Buffers per worker that flows may hold at once (64 KiB each); further flows wait in turn.
+pub const BUFFERS_PER_WORKER: usize = 4_096;
+/// Unused buffers that a worker keeps for the next flow instead of giving them back.
+pub const SPARE_BUFFERS: usize = 16;
+/// Turns that one flow may take before the next one of the same worker has its own.
+pub const TURNS_PER_POLL: usize = 16;
+
+/// Pause after accept() has failed for want of descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Descriptors kept for everything but flows; a flow has two.
+pub const DESCRIPTORS_RESERVED: u64 = 1_024;
+/// Connections per worker that are between accept() and their first flight.
+pub const OPENING_PER_WORKER: usize = 8_192;
+/// Connections per worker to the peer port that have not said which link they belong to.
+pub const STRANGERS_PER_WORKER: usize = 1_024;
+/// How long such a connection may stay silent.
+pub const STRANGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the rest of a first flight may take once its first byte is there.
+pub const FIRST_FLIGHT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Idle carriers per worker and peer, at most.
+pub const CARRIERS_PER_PEER: usize = 16;
+/// An idle carrier is closed by its dialler after this long...
+pub const CARRIER_IDLE: Duration = Duration::from_secs(10);
+/// ...and by its acceptor after this long: later, so that no first flight meets a closed one.
+pub const CARRIER_IDLE_ACCEPTOR: Duration = Duration::from_secs(30);
+
+/// How long a connection waits for a link, for an identity on it, or for the directory to name
+/// its source.
+pub const HOLD: Duration = Duration::from_secs(5);
+/// How long a connect() to a local workload or to a peer's node may take.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the peer may take to answer a first flight.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an opener waits for the acceptor's FIN after both directions have ended.
+pub const PARTING: Duration = Duration::from_secs(5);
+
+/// Bytes read from a control connection at a time.
+pub const CONTROL_READ_BYTES: usize = 16 * 1_024;
+/// Commands that wait for one control connection.
+pub const LINK_COMMANDS: usize = 1_024;
+/// Requests for links that wait for the manager.
+pub const LINK_DEMANDS: usize = 4_096;
+/// Handshakes that peers may have under way with us at once.
+pub const HANDSHAKES_INBOUND: usize = 256;
+/// First and last pause between two attempts to make a link; it doubles in between.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Age at which a link is renewed, before jitter of a tenth.
+pub const LINK_LIFETIME: Duration = Duration::from_secs(3_600);
+/// A renewed link takes no new flow after this long, and is then erased.
+pub const LINK_DRAIN: Duration = Duration::from_secs(10);
+
+/// How often a worker says that it is alive, from its own loop.
+pub const BEAT: Duration = Duration::from_secs(1);
+/// Events that wait for the edge; more are counted and dropped.
+pub const EVENTS_WAITING: usize = 4_096;
+/// Flows that one answer of the admin API lists.
+pub const FLOWS_LISTED: usize = 20_000;
+/// Events that wait for one slow reader of the admin API before it misses some.
+pub const EVENTS_PER_READER: usize = 1_024;
+/// Events that the edge remembers for `kedge event follow --since`.
+pub const EVENTS_REMEMBERED: usize = 4_096;
+/// Files are read again this long after the last change, so that half of one is rarely read.
+pub const FILES_SETTLE: Duration = Duration::from_millis(100);
+/// How often files and cgroups are looked at where no notification came.
+pub const FILES_POLL: Duration = Duration::from_secs(2);
+/// Shortest time between two looks that flows ask for.
+pub const FILES_POLL_MIN: Duration = Duration::from_millis(50);
+/// How long live flows may go on after SIGTERM.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+const _: () = assert!(CARRIER_IDLE.as_secs() * 2 < CARRIER_IDLE_ACCEPTOR.as_secs());

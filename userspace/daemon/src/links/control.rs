@@ -1,0 +1,310 @@
+//! One control connection: moves bytes between its socket and its session, and does what either
+//! side asks for. One task a link, on the control runtime.
+
+use crate::events::Events;
+use crate::limits::{CONTROL_READ_BYTES, LINK_COMMANDS, LINK_DRAIN};
+use crate::links::link::{Command, Link};
+use crate::links::table::{Demand, Links};
+use crate::world::SharedWorld;
+use kedge_link::wire::RejectTarget;
+use kedge_link::{Established, Handle, LinkError, Session, SessionEvent};
+use kedge_model::{IdKind, NodeName, Refusal, SpiffeId};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+/// Why a control connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("control connection")]
+    Socket(#[from] io::Error),
+    #[error(
+        "node {0} is not in our directory, or is there without kedge: add it, or wait for the directory to catch up"
+    )]
+    UnknownNode(NodeName),
+    #[error("the peer's certificate has expired")]
+    Expired,
+}
+
+/// Who waits for the link to be established, until it is.
+pub enum Origin {
+    /// We dialled; the manager waits for the result.
+    Dialled(oneshot::Sender<Result<(), ControlError>>),
+    /// A peer dialled from there; it counts against the bound of unfinished handshakes.
+    Accepted {
+        from: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    },
+}
+
+/// What every control connection shares.
+#[derive(Clone)]
+pub struct Context {
+    pub links: Arc<Links>,
+    pub world: SharedWorld,
+    pub events: Events,
+    /// The end of our own SVID.
+    pub not_after: SystemTime,
+}
+
+pub struct Control {
+    context: Context,
+    session: Session,
+    stream: TcpStream,
+    commands: mpsc::Receiver<Command>,
+    sender: mpsc::Sender<Command>,
+    origin: Option<Origin>,
+    link: Option<Arc<Link>>,
+    out: Vec<u8>,
+    erase_at: Option<Instant>,
+    closed: bool,
+}
+
+impl Control {
+    pub fn new(context: Context, session: Session, stream: TcpStream, origin: Origin) -> Self {
+        let (sender, commands) = mpsc::channel(LINK_COMMANDS);
+        Self {
+            context,
+            session,
+            stream,
+            commands,
+            sender,
+            origin: Some(origin),
+            link: None,
+            out: Vec::new(),
+            erase_at: None,
+            closed: false,
+        }
+    }
+
+    /// Runs the link from its first byte to its end. `prefix` was read before it was known that
+    /// this is a control connection.
+    pub async fn run(mut self, prefix: &[u8]) {
+        let result = self.drive(prefix).await;
+        // What is left tells the peer why: an alert, or close_notify.
+        let _ = self.transmit().await;
+        if let Some(link) = self.link.take() {
+            self.context.links.remove(&link);
+            self.context.events.link_down(&link, result.as_ref().err());
+        }
+        let Some(origin) = self.origin.take() else {
+            return;
+        };
+        let error = result
+            .err()
+            .unwrap_or_else(|| LinkError::ConnectionLost.into());
+        match origin {
+            // The manager has gone: the daemon is ending.
+            Origin::Dialled(waiting) => drop(waiting.send(Err(error))),
+            Origin::Accepted { from, .. } => self.context.events.stranger_refused(from, &error),
+        }
+    }
+
+    async fn drive(&mut self, prefix: &[u8]) -> Result<(), ControlError> {
+        let mut read = vec![0; CONTROL_READ_BYTES];
+        self.input(prefix)?;
+        while !self.closed {
+            self.transmit().await?;
+            let deadline = self.deadline();
+            tokio::select! {
+                count = self.stream.read(&mut read) => match count? {
+                    0 => {
+                        self.session.handle_end()?;
+                        return Ok(());
+                    }
+                    count => self.input(&read[..count])?,
+                },
+                Some(command) = self.commands.recv() => self.obey(command)?,
+                () = tokio::time::sleep_until(deadline.into()) => self.timeout()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn input(&mut self, bytes: &[u8]) -> Result<(), ControlError> {
+        if !bytes.is_empty() {
+            self.session.handle_input(Instant::now(), bytes)?;
+        }
+        while let Some(event) = self.session.poll_event() {
+            self.handle(event)?;
+        }
+        Ok(())
+    }
+
+    async fn transmit(&mut self) -> io::Result<()> {
+        while self.session.poll_transmit(&mut self.out) {
+            self.stream.write_all(&self.out).await?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// The nearest of: the handshake's end, an epoch's end, the drained link's end, the end of
+    /// the certificates.
+    fn deadline(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(60);
+        let epoch = self.link.as_ref().and_then(|link| link.expire_secrets());
+        let expiry = self.link.as_ref().map(|link| {
+            let left = link
+                .not_after
+                .duration_since(SystemTime::now())
+                .unwrap_or_default();
+            Instant::now() + left
+        });
+        [self.session.poll_timeout(), epoch, self.erase_at, expiry]
+            .into_iter()
+            .flatten()
+            .fold(far, Instant::min)
+    }
+
+    fn timeout(&mut self) -> Result<(), ControlError> {
+        let now = Instant::now();
+        self.session.handle_timeout(now)?;
+        if self.erase_at.is_some_and(|at| now >= at) {
+            self.session.close();
+            self.closed = true;
+        }
+        let expired = |link: &Arc<Link>| SystemTime::now() >= link.not_after;
+        if self.link.as_ref().is_some_and(expired) {
+            self.session.close();
+            return Err(ControlError::Expired);
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), ControlError> {
+        match command {
+            Command::Prove {
+                source,
+                destination,
+            } => {
+                self.announce(&source)?;
+                self.session.request(&destination)?;
+            }
+            Command::AskRenewal => self.session.ask_renewal()?,
+            Command::Drain => self.drain()?,
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<(), ControlError> {
+        if self.erase_at.is_none() {
+            self.session.drain()?;
+            self.begin_drain();
+        }
+        Ok(())
+    }
+
+    fn begin_drain(&mut self) {
+        if let Some(link) = &self.link {
+            link.set_draining();
+        }
+        self.erase_at
+            .get_or_insert_with(|| Instant::now() + LINK_DRAIN);
+    }
+
+    fn handle(&mut self, event: SessionEvent) -> Result<(), ControlError> {
+        match event {
+            SessionEvent::Established(established) => self.establish(*established)?,
+            SessionEvent::Announced { handle, id, .. } => self.consume_announced(handle, id)?,
+            SessionEvent::Requested { id } => self.consume_request(&id)?,
+            SessionEvent::Accepted { handle } => {
+                self.update(|known| known.accepted_by_peer(handle));
+            }
+            SessionEvent::Rejected { target, refusal } => self.consume_rejection(target, refusal),
+            SessionEvent::RenewalAsked => self.renew(),
+            SessionEvent::Draining => self.begin_drain(),
+            SessionEvent::Closed => {
+                self.session.close();
+                self.closed = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn establish(&mut self, established: Established) -> Result<(), ControlError> {
+        let name = established.peer.name().clone();
+        let known = self
+            .context
+            .world
+            .load()
+            .directory
+            .node(&name)
+            .is_some_and(|n| n.kedge);
+        if !known {
+            self.session.close();
+            return Err(ControlError::UnknownNode(name));
+        }
+        let theirs = Duration::from_secs(established.peer.not_after().as_secs());
+        let not_after = (SystemTime::UNIX_EPOCH + theirs).min(self.context.not_after);
+        let link = Arc::new(Link::new(established, not_after, self.sender.clone()));
+        self.context.links.install(&link);
+        self.context.events.link_up(&link);
+        self.link = Some(link);
+        match self.origin.take() {
+            // The manager has gone: the daemon is ending.
+            Some(Origin::Dialled(waiting)) => drop(waiting.send(Ok(()))),
+            Some(Origin::Accepted { permit, .. }) => drop(permit),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, id: &SpiffeId) -> Result<(), ControlError> {
+        let handle = self.session.announce(id)?;
+        self.update(|known| known.announced_by_us(id, handle));
+        Ok(())
+    }
+
+    /// The peer's node says that one of its workloads is `id`. Where each flow's addresses are is
+    /// checked against the directory for each flow; here only that it can be a workload at all.
+    fn consume_announced(&mut self, handle: Handle, id: SpiffeId) -> Result<(), ControlError> {
+        let ours = self.context.world.load().trust_domain.clone();
+        if id.kind() != IdKind::Workload || id.trust_domain() != ours {
+            return Ok(self.session.reject(handle, Refusal::UnknownIdentity)?);
+        }
+        self.session.accept(handle)?;
+        self.update(|known| known.announced_by_peer(id, handle));
+        Ok(())
+    }
+
+    /// The peer wants to reach `id`: we speak for workloads of this node, and for no others.
+    fn consume_request(&mut self, id: &SpiffeId) -> Result<(), ControlError> {
+        if self.context.world.load().is_ours(id) {
+            self.announce(id)
+        } else {
+            Ok(self.session.reject_request(id, Refusal::Misplaced)?)
+        }
+    }
+
+    fn consume_rejection(&mut self, target: RejectTarget, refusal: Refusal) {
+        self.update(|known| {
+            let id = match target {
+                RejectTarget::Id(id) => Some(id),
+                RejectTarget::Handle(handle) => known.ours_of(handle),
+            };
+            if let Some(id) = id {
+                known.refused_by_peer(id, refusal);
+            }
+        });
+    }
+
+    fn renew(&self) {
+        if let Some(link) = &self.link {
+            let (links, link) = (Arc::clone(&self.context.links), Arc::clone(link));
+            tokio::spawn(async move { links.demand(Demand::Renew(link)).await });
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut crate::links::identities::Identities)) {
+        if let Some(link) = &self.link {
+            link.update_identities(change);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Makes links: dials when a flow needs one, answers peers that dial, renews before the end.
+
+use crate::events::Events;
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, HANDSHAKES_INBOUND, LINK_LIFETIME};
+use crate::links::control::{Context, Control, ControlError, Origin};
+use crate::links::link::{Command, Link};
+use crate::links::table::{Demand, Links};
+use crate::world::SharedWorld;
+use kedge_identity::NodeSvid;
+use kedge_link::{ClientStart, InstanceId, LinkConfig, LinkError, LinkId, Role, Session, Start};
+use kedge_model::{NodeAddr, NodeName, SpiffeId, Suite};
+use kedge_sys::socket::Dial;
+use rand::random;
+use rustls_pki_types::UnixTime;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+/// A connection to the peer port that began like TLS, with what was read of it.
+pub struct Stranger {
+    pub from: SocketAddr,
+    pub stream: std::net::TcpStream,
+    pub prefix: Vec<u8>,
+}
+
+/// Owns everything that making a link needs. One task on the control runtime.
+pub struct Manager {
+    links: Arc<Links>,
+    world: SharedWorld,
+    events: Events,
+    suites: Vec<Suite>,
+    instance: InstanceId,
+    config: Arc<LinkConfig>,
+    not_after: SystemTime,
+    dials: HashMap<NodeName, Dialling>,
+    attempts: JoinSet<(NodeName, Result<(), ControlError>)>,
+    handshakes: Arc<Semaphore>,
+}
+
+/// How dialling one node stands.
+#[derive(Default)]
+struct Dialling {
+    under_way: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Manager {
+    pub fn new(
+        links: Arc<Links>,
+        world: SharedWorld,
+        events: Events,
+        svid: &NodeSvid,
+        suites: Vec<Suite>,
+    ) -> Result<Self, LinkError> {
+        let instance = InstanceId(random());
+        Ok(Self {
+            links,
+            world,
+            events,
+            config: Arc::new(LinkConfig::new(svid, &suites, instance)?),
+            suites,
+            instance,
+            not_after: system_time(svid.not_after()),
+            dials: HashMap::new(),
+            attempts: JoinSet::new(),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_INBOUND)),
+        })
+    }
+
+    /// Serves until the daemon ends.
+    pub async fn run(
+        mut self,
+        mut demands: mpsc::Receiver<Demand>,
+        mut strangers: mpsc::Receiver<Stranger>,
+        mut svids: mpsc::Receiver<NodeSvid>,
+    ) {
+        let mut due = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                Some(demand) = demands.recv() => self.demand(demand),
+                Some(stranger) = strangers.recv() => self.answer(stranger),
+                Some(svid) = svids.recv() => self.renew_all(&svid),
+                Some(Ok((node, result))) = self.attempts.join_next() => self.ended(node, result),
+                _ = due.tick() => self.renew_old(),
+                else => return,
+            }
+        }
+    }
+
+    fn demand(&mut self, demand: Demand) {
+        match demand {
+            Demand::Open(node) if self.links.current(&node).is_some() => {}
+            Demand::Open(node) => self.dial(node, None),
+            Demand::Renew(link) => self.renew(&link),
+        }
+    }
+
+    /// Dials unless that is under way; not before the pause after a failure is over.
+    fn dial(&mut self, node: NodeName, renews: Option<LinkId>) {
+        let dialling = self.dials.entry(node.clone()).or_default();
+        if std::mem::replace(&mut dialling.under_way, true) {
+            return;
+        }
+        let not_before = dialling.not_before;
+        let context = self.context();
+        let config = Arc::clone(&self.config);
+        self.attempts.spawn(async move {
+            if let Some(at) = not_before {
+                sleep_until(at.into()).await;
+            }
+            let result = establish(context, &config, &node, renews).await;
+            (node, result)
+        });
+    }
+
+    fn ended(&mut self, node: NodeName, result: Result<(), ControlError>) {
+        let dialling = self.dials.entry(node.clone()).or_default();
+        dialling.under_way = false;
+        match result {
+            Ok(()) => *dialling = Dialling::default(),
+            Err(error) => {
+                let pause = BACKOFF_MIN * 2u32.saturating_pow(dialling.failures.min(16));
+                let jitter = 0.5 + f64::from(random::<u16>()) / f64::from(u16::MAX) / 2.0;
+                dialling.not_before = Some(Instant::now() + pause.min(BACKOFF_MAX).mul_f64(jitter));
+                dialling.failures += 1;
+                self.events.link_failed(&node, &error);
+                self.links.failed(&node, crate::events::chain(&error));
+            }
+        }
+    }
+
+    /// Answers a peer that dials us.
+    fn answer(&self, stranger: Stranger) {
+        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            self.events
+                .over_limit("handshakes of peers", HANDSHAKES_INBOUND);
+            return;
+        };
+        let from = stranger.from;
+        let started = TcpStream::from_std(stranger.stream)
+            .map_err(ControlError::from)
+            .and_then(|stream| Ok((stream, Session::server(&self.config, start())?)));
+        match started {
+            Ok((stream, session)) => {
+                let origin = Origin::Accepted { from, permit };
+                let control = Control::new(self.context(), session, stream, origin);
+                tokio::spawn(async move { control.run(&stranger.prefix).await });
+            }
+            Err(error) => self.events.stranger_refused(from, &error),
+        }
+    }
+
+    /// New certificates: every link is made anew under them before the old one is erased.
+    fn renew_all(&mut self, svid: &NodeSvid) {
+        match LinkConfig::new(svid, &self.suites, self.instance) {
+            Ok(config) => {
+                self.config = Arc::new(config);
+                self.not_after = system_time(svid.not_after());
+                self.events.svid_reloaded(self.not_after);
+                for link in self.links.all() {
+                    self.renew(&link);
+                }
+            }
+            Err(error) => self.events.svid_failed(&error),
+        }
+    }
+
+    fn renew_old(&mut self) {
+        for link in self.links.all() {
+            if link.established_at.elapsed() >= lifetime(&link) {
+                self.renew(&link);
+            }
+        }
+    }
+
+    /// The TLS client of a link makes its successor; the other side asks for it.
+    fn renew(&mut self, link: &Arc<Link>) {
+        if !self.links.is_current(link) {
+            return;
+        }
+        match link.role {
+            Role::TlsClient => self.dial(link.peer.clone(), Some(link.id)),
+            Role::TlsServer => link.command(Command::AskRenewal),
+        }
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            links: Arc::clone(&self.links),
+            world: self.world.clone(),
+            events: self.events.clone(),
+            not_after: self.not_after,
+        }
+    }
+}
+
+/// Dials `node` and waits until the link stands; it then lives on in a task of its own.
+async fn establish(
+    context: Context,
+    config: &Arc<LinkConfig>,
+    node: &NodeName,
+    renews: Option<LinkId>,
+) -> Result<(), ControlError> {
+    let peer = SpiffeId::node(&context.world.load().trust_domain, node);
+    let stream = connect(&context.world, node).await?;
+    let dial = ClientStart {
+        start: start(),
+        expected_peer: peer,
+        renews,
+    };
+    let session = Session::client(config, dial)?;
+    let (waiting, established) = oneshot::channel();
+    let control = Control::new(context, session, stream, Origin::Dialled(waiting));
+    tokio::spawn(async move { control.run(&[]).await });
+    established
+        .await
+        .unwrap_or_else(|_| Err(LinkError::ConnectionLost.into()))
+}
+
+/// Connects to the first address of `node` that answers.
+async fn connect(world: &SharedWorld, node: &NodeName) -> Result<TcpStream, ControlError> {
+    let addresses: Vec<NodeAddr> = match world.load().directory.node(node) {
+        Some(known) if known.kedge => known.peer_addresses().collect(),
+        _ => return Err(ControlError::UnknownNode(node.clone())),
+    };
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match dial(address.socket_addr()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last.into())
+}
+
+/// Connects with a bound.
+pub async fn dial(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(Dial::new(to)?.start()?)?;
+    connected(&stream).await?;
+    Ok(stream)
+}
+
+/// Waits until a connect() that is under way has ended.
+pub async fn connected(stream: &TcpStream) -> io::Result<()> {
+    timeout(DIAL_TIMEOUT, stream.writable())
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)??;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn start() -> Start {
+    Start {
+        now: Instant::now(),
+        unix_time: UnixTime::now(),
+        random: random(),
+    }
+}
+
+fn system_time(time: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
+}
+
+/// Jittered by the link's own id, so that a node's links are not all renewed at once.
+fn lifetime(link: &Link) -> Duration {
+    let jitter = 0.9 + f64::from(link.id.0[0]) / 255.0 / 5.0;
+    LINK_LIFETIME.mul_f64(jitter)
+}
