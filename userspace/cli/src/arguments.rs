@@ -74,7 +74,10 @@ pub enum Command {
     /// Print the man page, or write all of them.
     Man(ManArguments),
     /// Print the completions of a shell.
-    Completions { shell: Shell },
+    Completions {
+        /// The shell that is to complete.
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +98,7 @@ pub enum PolicyCommand {
     Explain(ExplainArguments),
     /// Check a folder of policy documents without a daemon.
     Check {
+        /// The folder; every *.toml in it counts.
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         folder: PathBuf,
     },
@@ -120,6 +124,7 @@ pub struct ExplainArguments {
 pub enum DirectoryCommand {
     /// Check a directory file without a daemon.
     Check {
+        /// The directory file.
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },

@@ -42,17 +42,16 @@ pub fn markdown() -> String {
     let mut command = Arguments::command();
     command.build();
     let mut text =
-        "# kedge\n\nPrinted by `kedge man --markdown`; not to be edited by hand.\n".to_owned();
+        "# The command line\n\nPrinted by `kedge man --markdown`; not to be edited by hand.\n"
+            .to_owned();
     section(&mut text, &command);
     text
 }
 
 /// One command and those below it; only commands that do something have options to show.
 fn section(text: &mut String, command: &Command) {
-    let name = command
-        .get_display_name()
-        .unwrap_or_default()
-        .replace('-', " ");
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let name = name.replace('-', " ");
     let about = plain(command.get_long_about().or_else(|| command.get_about()));
     let is_root = name == "kedge";
     if is_root || !command.has_subcommands() {
@@ -109,6 +108,13 @@ fn spelled(arg: &Arg) -> String {
     }
 }
 
+/// One line, with the full stop that clap takes off.
 fn plain(text: Option<&StyledStr>) -> String {
-    text.map(ToString::to_string).unwrap_or_default()
+    let text = text.map(ToString::to_string).unwrap_or_default();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.is_empty() || text.ends_with('.') {
+        text
+    } else {
+        text + "."
+    }
 }
