@@ -32,7 +32,10 @@ pub fn man(what: &ManArguments, out: &mut impl Write) -> Result<Exit, Failure> {
 }
 
 pub fn completions(shell: Shell, out: &mut impl Write) -> Result<Exit, Failure> {
-    clap_complete::generate(shell, &mut Arguments::command(), "kedge", out);
+    // Through memory: the generator panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "kedge", &mut script);
+    out.write_all(&script).map_err(Failure::Output)?;
     Ok(Exit::Done)
 }
 
