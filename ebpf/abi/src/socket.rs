@@ -42,14 +42,12 @@ impl Tuple {
     }
 }
 
-/// How a socket was let go by connect.
+/// How connect let a socket go; one that it has no more to do with has no entry.
 pub mod original {
     /// Towards a slot; [`crate::Original::asked`] is what the application asked for.
     pub const CAPTURED: u32 = 1;
-    /// To where it asked.
-    pub const PASSED: u32 = 2;
     /// To where it asked, from a probe cgroup: admitted by the guard of its destination.
-    pub const PROBE: u32 = 3;
+    pub const PROBE: u32 = 2;
 }
 
 /// Storage of a connecting socket (`ORIGINAL`), written by connect before any packet.

@@ -1,0 +1,186 @@
+//! sock_ops: tuples are filed when the port is chosen, before the SYN, so that whoever looks one
+//! up after the SYN finds it; and taken back when the socket closes.
+
+use crate::account::{Subject, count, tell};
+use crate::maps::{ADMITTED, CLAIMS, CLIENT, DELIVERIES, ORIGINAL};
+use crate::storage;
+use aya_ebpf::bindings::{
+    BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock,
+};
+use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::macros::sock_ops;
+use aya_ebpf::programs::SockOpsContext;
+use kedge_abi::{Claim, Client, Counter, Endpoint, EventKind, Original, Tuple, original};
+use kedge_logic::sockets::{Ends, RawSocket, ends};
+
+/// The routed way: every client has an address of its own.
+const ROUTED: u64 = 0;
+
+#[sock_ops]
+pub fn kedge_sockets(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => before_syn(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(&ctx),
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx),
+        _ => {}
+    }
+    1
+}
+
+#[inline(always)]
+fn before_syn(ctx: &SockOpsContext) {
+    let Some(ends) = ends_of(ctx) else {
+        return;
+    };
+    if let Some(original) = storage::of(&ORIGINAL, socket(ctx)) {
+        match original.state {
+            original::CAPTURED => file_claim(ctx, &ends, original),
+            _ => file_admitted(ctx, &ends, &probe(ctx)),
+        }
+        watch_state(ctx);
+        return;
+    }
+    let cookie = cookie(ctx);
+    // SAFETY: only this socket's owner writes the entry, before connect().
+    if let Some(client) = unsafe { DELIVERIES.get(&cookie) } {
+        file_admitted(ctx, &ends, client);
+        watch_state(ctx);
+    }
+}
+
+/// Two sockets cannot have the same tuple at once, unless two namespaces share an address. Whose
+/// the claim is cannot be told then, so both lose it, and the daemon refuses both.
+#[inline(always)]
+fn file_claim(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
+    let tuple = Tuple::new(ends.local, ends.remote, original.scope);
+    let claim = Claim {
+        cgroup_id: original.cgroup_id,
+        socket_cookie: cookie(ctx),
+        netns_cookie: original.netns_cookie,
+        asked: original.asked,
+        reserved: 0,
+    };
+    if CLAIMS
+        .insert(&tuple, &claim, u64::from(BPF_NOEXIST))
+        .is_ok()
+    {
+        count(Counter::Claimed);
+        return;
+    }
+    let _ = CLAIMS.remove(&tuple);
+    count(Counter::ClaimLost);
+    let subject = Subject {
+        cgroup_id: original.cgroup_id,
+        socket_cookie: claim.socket_cookie,
+        source: ends.local,
+        destination: original.asked,
+    };
+    tell(EventKind::ClaimLost, 0, &subject);
+}
+
+/// A connection that is not admitted is not established with a `require` workload: the guard
+/// drops its SYN.
+#[inline(always)]
+fn file_admitted(_ctx: &SockOpsContext, ends: &Ends, client: &Client) {
+    let tuple = Tuple::new(ends.local, ends.remote, ROUTED);
+    if ADMITTED.insert(&tuple, client, 0).is_err() {
+        count(Counter::DeliveryLost);
+    }
+}
+
+/// A probe is nobody else than itself.
+#[inline(always)]
+fn probe(ctx: &SockOpsContext) -> Client {
+    Client {
+        socket_cookie: cookie(ctx),
+        client: Endpoint::default(),
+        reserved: 0,
+    }
+}
+
+/// The server's socket gets its true client, for its own life and no other's.
+#[inline(always)]
+fn established(ctx: &SockOpsContext) {
+    let Some(ends) = ends_of(ctx) else {
+        return;
+    };
+    let tuple = Tuple::new(ends.remote, ends.local, ROUTED);
+    // SAFETY: the value is copied at once, and nobody changes an entry.
+    let Some(client) = unsafe { ADMITTED.get(&tuple) }.copied() else {
+        return;
+    };
+    let counter = match storage::put(&CLIENT, socket(ctx), client) {
+        true => Counter::Delivered,
+        false => Counter::DeliveryLost,
+    };
+    count(counter);
+    let _ = ADMITTED.remove(&tuple);
+}
+
+/// Takes back what nobody took.
+#[inline(always)]
+fn closed(ctx: &SockOpsContext) {
+    let Some(ends) = ends_of(ctx) else {
+        return;
+    };
+    match storage::of(&ORIGINAL, socket(ctx)) {
+        Some(original) if original.state == original::CAPTURED => {
+            let _ = CLAIMS.remove(&Tuple::new(ends.local, ends.remote, original.scope));
+        }
+        _ => {
+            let _ = ADMITTED.remove(&Tuple::new(ends.local, ends.remote, ROUTED));
+            let _ = DELIVERIES.remove(&cookie(ctx));
+        }
+    }
+}
+
+/// Asks for the call that `closed` answers.
+#[inline(always)]
+fn watch_state(ctx: &SockOpsContext) {
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let _ = ctx.set_cb_flags(flags as i32);
+}
+
+#[inline(always)]
+fn socket(ctx: &SockOpsContext) -> *mut bpf_sock {
+    // SAFETY: the context of this run is live; the field is null for a socket that is not full.
+    unsafe { (*ctx.ops).__bindgen_anon_2.sk }
+}
+
+#[inline(always)]
+fn cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes the context of this run.
+    unsafe { bpf_get_socket_cookie(ctx.ops.cast()) }
+}
+
+#[inline(always)]
+fn ends_of(ctx: &SockOpsContext) -> Option<Ends> {
+    let ops = ctx.ops;
+    // SAFETY: `ops` is the context of this run. Each word is read by itself: the verifier takes
+    // no wider access.
+    let word = |field: *const u32| unsafe { field.read_volatile() };
+    // SAFETY: only the fields' places are computed.
+    let raw = unsafe {
+        RawSocket {
+            family: word(&raw const (*ops).family),
+            local_ip4_be: word(&raw const (*ops).local_ip4),
+            remote_ip4_be: word(&raw const (*ops).remote_ip4),
+            local_ip6_be: [
+                word(&raw const (*ops).local_ip6[0]),
+                word(&raw const (*ops).local_ip6[1]),
+                word(&raw const (*ops).local_ip6[2]),
+                word(&raw const (*ops).local_ip6[3]),
+            ],
+            remote_ip6_be: [
+                word(&raw const (*ops).remote_ip6[0]),
+                word(&raw const (*ops).remote_ip6[1]),
+                word(&raw const (*ops).remote_ip6[2]),
+                word(&raw const (*ops).remote_ip6[3]),
+            ],
+            local_port: word(&raw const (*ops).local_port),
+            remote_port_raw: word(&raw const (*ops).remote_port),
+        }
+    };
+    ends(&raw)
+}
