@@ -5,8 +5,9 @@ use kedge_identity::SvidError;
 use kedge_model::{Refusal, SpiffeId};
 use std::sync::Arc;
 
-/// Why a link ended or was never made. Every one is final for its [`Session`](crate::Session):
-/// send what `poll_transmit` still gives (an alert), then close the connection.
+/// Why a link ended or was never made. Final for its [`Session`](crate::Session), except for
+/// `ApiMisuse` and too many identities of our own: send what `poll_transmit` still gives (an
+/// alert), then close the connection.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {

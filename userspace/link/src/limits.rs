@@ -7,6 +7,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most bytes of a control frame's value.
 pub const FRAME_VALUE_MAX: usize = 16_384;
+/// Most bytes of one TLS handshake message, which bounds a peer's certificate chain. Enforced by
+/// rustls; named here for the error's text.
+pub const TLS_MESSAGE_MAX: usize = 0xffff;
 /// Bytes of sealed control frames that may wait for the caller to take them.
 pub const TRANSMIT_BACKLOG_MAX: usize = 1 << 20;
 /// Events that may wait for the caller to take them.

@@ -3,7 +3,7 @@
 use super::{Phase, Session};
 use crate::error::{LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated};
 use crate::event::SessionEvent;
-use crate::limits::TRANSMIT_BACKLOG_MAX;
+use crate::limits::TLS_MESSAGE_MAX;
 use crate::tls;
 use crate::wire::{Frame, RejectTarget, Role};
 use rustls::HandshakeKind;
@@ -18,7 +18,7 @@ impl Session {
                 .read_tls(&mut bytes)
                 .map_err(|_| PeerMisbehaved::TooMany {
                     what: "bytes of one TLS message",
-                    limit: TRANSMIT_BACKLOG_MAX,
+                    limit: TLS_MESSAGE_MAX,
                 })?;
             if taken == 0 {
                 // RFC 8446, 6.1: what follows a close_notify is ignored.
