@@ -1,0 +1,288 @@
+//! A process of its own in a cgroup and a network namespace, told by lines what to do.
+//!
+//! The programs know a task by its cgroup, so threads of the test are not enough. The process is
+//! this same test binary, started again to run the one test [`obeys`].
+
+use socket2::{Domain, Socket, Type};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+const MARK: char = '>';
+const ENVIRONMENT: &str = "KEDGE_TEST_ACTOR";
+/// Long enough for a busy machine, short enough for a test that waits for a dropped SYN.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
+
+pub struct Actor {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// What accept() says of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The address that accept() itself returned.
+    pub from: SocketAddr,
+    /// getsockname().
+    pub local: SocketAddr,
+}
+
+impl Actor {
+    pub fn start(cgroup: &Path, netns: &str) -> Self {
+        let itself = std::env::current_exe().expect("current executable");
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec nsenter --net=/run/netns/{netns} {} \
+             --exact common::actor::obeys --nocapture",
+            cgroup.display(),
+            itself.display()
+        );
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .env(ENVIRONMENT, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start actor");
+        Self {
+            commands: child.stdin.take().expect("piped"),
+            answers: BufReader::new(child.stdout.take().expect("piped")),
+            child,
+        }
+    }
+
+    /// Sends a command and waits for its answer: `Err` holds the errno.
+    fn ask(&mut self, command: &str) -> Result<String, i32> {
+        writeln!(self.commands, "{command}").expect("actor is alive");
+        let mut line = String::new();
+        while self.answers.read_line(&mut line).expect("actor is alive") > 0 {
+            if let Some(answer) = line.trim().strip_prefix(MARK) {
+                return match answer.strip_prefix("error ") {
+                    Some(errno) => Err(errno.parse().expect("errno")),
+                    None => Ok(answer.to_owned()),
+                };
+            }
+            line.clear();
+        }
+        panic!("the actor is gone");
+    }
+
+    /// Makes a socket of this address' family, the current one from now on; gives its cookie.
+    pub fn socket(&mut self, family_of: &str) -> u64 {
+        let cookie = self.ask(&format!("socket {family_of}")).expect("socket");
+        cookie.parse().expect("cookie")
+    }
+
+    /// connect() with a new socket.
+    pub fn connect(&mut self, to: &str) -> Result<(), i32> {
+        self.socket(to);
+        self.connect_socket(to)
+    }
+
+    /// connect() with the current socket.
+    pub fn connect_socket(&mut self, to: &str) -> Result<(), i32> {
+        self.ask(&format!("connect {to}")).map(drop)
+    }
+
+    pub fn bind(&mut self, to: &str) -> Result<(), i32> {
+        self.socket(to);
+        self.ask(&format!("bind {to}")).map(drop)
+    }
+
+    /// A new listener, beside the current socket.
+    pub fn listen(&mut self, on: &str) {
+        self.ask(&format!("listen {on}")).expect("listen");
+    }
+
+    /// Accepts; the connection is the current socket from now on.
+    pub fn accept(&mut self) -> Accepted {
+        let answer = self.ask("accept").expect("accept");
+        let (from, local) = answer.split_once(' ').expect("two addresses");
+        Accepted {
+            from: from.parse().expect("address"),
+            local: local.parse().expect("address"),
+        }
+    }
+
+    pub fn peer_name(&mut self) -> SocketAddr {
+        self.ask("peername")
+            .expect("getpeername")
+            .parse()
+            .expect("address")
+    }
+
+    /// getsockopt(SO_PEERNAME).
+    pub fn peer_option(&mut self) -> SocketAddr {
+        self.ask("peeroption")
+            .expect("SO_PEERNAME")
+            .parse()
+            .expect("address")
+    }
+
+    pub fn local_name(&mut self) -> SocketAddr {
+        self.ask("sockname")
+            .expect("getsockname")
+            .parse()
+            .expect("address")
+    }
+
+    pub fn send(&mut self, text: &str) -> Result<(), i32> {
+        self.ask(&format!("send {text}")).map(drop)
+    }
+
+    pub fn receive(&mut self) -> Result<String, i32> {
+        self.ask("receive")
+    }
+
+    /// Closes the current socket.
+    pub fn close(&mut self) {
+        self.ask("close").expect("close");
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The other side: not a test of its own, and nothing without the parent's environment.
+#[test]
+fn obeys() {
+    if std::env::var_os(ENVIRONMENT).is_none() {
+        return;
+    }
+    let mut state = State::default();
+    for line in io::stdin().lines() {
+        let line = line.expect("parent is alive");
+        let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
+        match state.obey(verb, argument) {
+            Ok(answer) => println!("\n{MARK}{answer}"),
+            Err(error) => println!("\n{MARK}error {}", error.raw_os_error().unwrap_or(-1)),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    listener: Option<Socket>,
+    current: Option<Socket>,
+}
+
+impl State {
+    fn obey(&mut self, verb: &str, argument: &str) -> io::Result<String> {
+        match verb {
+            "socket" => self.make(argument),
+            "connect" => connect(self.current()?, address(argument)).map(|()| String::new()),
+            "bind" => self
+                .current()?
+                .bind(&address(argument).into())
+                .map(|()| String::new()),
+            "listen" => self.listen(address(argument)),
+            "accept" => self.accept(),
+            "peername" => Ok(text(self.current()?.peer_addr()?)),
+            "peeroption" => peer_option(self.current()?).map(|a| a.to_string()),
+            "sockname" => Ok(text(self.current()?.local_addr()?)),
+            "send" => self
+                .current()?
+                .write_all(argument.as_bytes())
+                .map(|()| String::new()),
+            "receive" => self.receive(),
+            "close" => {
+                self.current = None;
+                Ok(String::new())
+            }
+            other => panic!("no verb {other:?}"),
+        }
+    }
+
+    fn current(&self) -> io::Result<&Socket> {
+        self.current
+            .as_ref()
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))
+    }
+
+    fn make(&mut self, family_of: &str) -> io::Result<String> {
+        let domain = Domain::for_address(address(family_of));
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        let cookie = socket.cookie()?;
+        self.current = Some(socket);
+        Ok(cookie.to_string())
+    }
+
+    fn listen(&mut self, on: SocketAddr) -> io::Result<String> {
+        let listener = Socket::new(Domain::for_address(on), Type::STREAM, None)?;
+        listener.set_reuse_address(true)?;
+        listener.bind(&on.into())?;
+        listener.listen(16)?;
+        listener.set_read_timeout(Some(CONNECT_TIMEOUT * 4))?;
+        self.listener = Some(listener);
+        Ok(String::new())
+    }
+
+    fn accept(&mut self) -> io::Result<String> {
+        let listener = self.listener.as_ref().expect("listen first");
+        let (socket, from) = listener.accept()?;
+        let answer = format!("{} {}", text(from), text(socket.local_addr()?));
+        self.current = Some(socket);
+        Ok(answer)
+    }
+
+    fn receive(&mut self) -> io::Result<String> {
+        let mut socket = self.current()?;
+        socket.set_read_timeout(Some(CONNECT_TIMEOUT * 2))?;
+        let mut buffer = [0; 1024];
+        let length = socket.read(&mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+}
+
+/// Tells a refusal by connect() itself (its errno) from a SYN that nobody answers (ETIMEDOUT).
+fn connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+    match socket.connect_timeout(&to.into(), CONNECT_TIMEOUT) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
+        }
+        other => other,
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("address")
+}
+
+fn text(address: socket2::SockAddr) -> String {
+    address.as_socket().expect("IP").to_string()
+}
+
+#[expect(unsafe_code, reason = "no library has SO_PEERNAME")]
+fn peer_option(socket: &Socket) -> io::Result<SocketAddr> {
+    const SO_PEERNAME: libc::c_int = 28;
+    // The option refuses a buffer that is longer than the address.
+    let exact = socket.local_addr()?.len();
+    // SAFETY: the storage that socket2 gives is as long as it says, and the kernel writes an
+    // address and its length into it.
+    let (result, address) = unsafe {
+        socket2::SockAddr::try_init(|storage, length| {
+            let fd = socket.as_raw_fd();
+            *length = exact;
+            match libc::getsockopt(fd, libc::SOL_SOCKET, SO_PEERNAME, storage.cast(), length) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    }?;
+    let () = result;
+    Ok(address.as_socket().expect("IP"))
+}
+
+impl Accepted {
+    /// The port that the client chose.
+    pub fn port(&self) -> u16 {
+        self.from.port()
+    }
+}

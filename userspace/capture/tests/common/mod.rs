@@ -1,0 +1,322 @@
+//! A node with two pods on the real kernel, for the tests of this crate.
+//!
+//! ```text
+//!   pod a                    node                     pod b
+//!   10.66.1.2, fd66:1::2     10.66.x.1, fd66:x::1     10.66.2.2, fd66:2::2
+//!        └──────── veth ───────┘  └──────── veth ────────┘
+//!
+//!   cgroups:  <root>/kedged   <root>/kubelet   <root>/pods/a   <root>/pods/b
+//! ```
+//!
+//! Everything is named by the test's process and removed by [`Lab`]'s drop, also after a failure.
+
+// Each test binary uses its part of this module.
+#![allow(dead_code)]
+
+pub mod actor;
+
+use actor::Actor;
+use kedge_capture::{
+    Capture, CaptureConfig, Cgroup, CgroupKind, Counter, Rule, Verdict, Verdicts, cgroup_id, off,
+};
+use kedge_model::Mode;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub const PORT_BASE: u16 = 15001;
+pub const PEER_PORT: u16 = 15443;
+const OBJECT: &str = "../../target/bpf/kedge.bpf.o";
+
+/// Opens a lab, or says why not and leaves the test.
+#[macro_export]
+macro_rules! lab_or_skip {
+    () => {
+        match $crate::common::Lab::open() {
+            Ok(lab) => lab,
+            Err(reason) => {
+                $crate::common::skip(&reason);
+                return;
+            }
+        }
+    };
+}
+
+/// Says aloud that a test does not run here; where everything is asked for, that is a failure.
+pub fn skip(reason: &str) {
+    eprintln!("SKIP: {reason}");
+    assert!(
+        std::env::var_os("KEDGE_STRICT").is_none_or(|value| value != "1"),
+        "skipped with KEDGE_STRICT=1: {reason}"
+    );
+}
+
+pub struct Lab {
+    name: String,
+    cgroups: PathBuf,
+    bpffs: PathBuf,
+    object: Vec<u8>,
+}
+
+impl Lab {
+    pub fn open() -> Result<Self, String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err("not root".to_owned());
+        }
+        let object =
+            fs::read(OBJECT).map_err(|_| format!("no {OBJECT}: run `cargo xtask build`"))?;
+        let lab = Self::named(object)?;
+        lab.make_cgroups();
+        lab.make_network();
+        Ok(lab)
+    }
+
+    fn named(object: Vec<u8>) -> Result<Self, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("kc{}-{number}", std::process::id());
+        Ok(Self {
+            cgroups: cgroup2()
+                .ok_or("no cgroup2 file system is mounted")?
+                .join(&name),
+            bpffs: Path::new("/sys/fs/bpf").join(&name),
+            name,
+            object,
+        })
+    }
+
+    fn make_cgroups(&self) {
+        for cgroup in ["kedged", "kubelet", "pods/a", "pods/b"] {
+            fs::create_dir_all(self.cgroups.join(cgroup)).expect("make cgroup");
+        }
+    }
+
+    fn make_network(&self) {
+        for netns in ["n", "a", "b"] {
+            ip(&format!("netns add {}", self.netns(netns)));
+            ip(&format!("-n {} link set lo up", self.netns(netns)));
+            // Link-local addresses serve at once, not after a second of looking for twins.
+            self.write_sysctl(netns, "net/ipv6/conf/default/accept_dad", 0);
+        }
+        self.write_sysctl("n", "net/ipv4/ip_forward", 1);
+        self.write_sysctl("n", "net/ipv6/conf/all/forwarding", 1);
+        self.make_pod("a", 1);
+        self.make_pod("b", 2);
+        let node = self.netns("n");
+        ip(&format!("-n {node} route add local 169.254.76.0/22 dev lo"));
+        ip(&format!(
+            "-n {node} -6 route add local fd6b:6564:6765::/118 dev lo"
+        ));
+    }
+
+    fn make_pod(&self, pod: &str, net: u8) {
+        let (node, netns) = (self.netns("n"), self.netns(pod));
+        ip(&format!(
+            "-n {node} link add name to-{pod} type veth peer name eth0 netns {netns}"
+        ));
+        let to_pod = format!("to-{pod}");
+        for (netns, device, host) in [(&node, to_pod.as_str(), 1), (&netns, "eth0", 2)] {
+            ip(&format!(
+                "-n {netns} addr add 10.66.{net}.{host}/24 dev {device}"
+            ));
+            ip(&format!(
+                "-n {netns} addr add fd66:{net}::{host}/64 dev {device} nodad"
+            ));
+            ip(&format!("-n {netns} link set {device} up"));
+        }
+        ip(&format!("-n {netns} route add default via 10.66.{net}.1"));
+        ip(&format!(
+            "-n {netns} -6 route add default via fd66:{net}::1"
+        ));
+    }
+
+    fn write_sysctl(&self, netns: &str, path: &str, value: u32) {
+        let netns = format!("--net=/run/netns/{}", self.netns(netns));
+        let write = format!("echo {value} > /proc/sys/{path}");
+        run(Command::new("nsenter").args([&netns, "sh", "-c", &write]));
+    }
+
+    fn netns(&self, which: &str) -> String {
+        format!("{}{which}", self.name)
+    }
+
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    pub fn cgroup_root(&self) -> &Path {
+        &self.cgroups
+    }
+
+    pub fn config(&self) -> CaptureConfig {
+        CaptureConfig {
+            cgroup_root: self.cgroups.clone(),
+            daemon_cgroup: self.cgroups.join("kedged"),
+            bpffs: self.bpffs.clone(),
+            ipv4: "169.254.76.0/22".parse().expect("literal"),
+            ipv6: "fd6b:6564:6765::/118".parse().expect("literal"),
+            port_base: PORT_BASE,
+            workers: 2,
+            peer_port: PEER_PORT,
+            debug: false,
+        }
+    }
+
+    /// Starts capture as the daemon would: from the node's network namespace.
+    pub fn start(&self) -> Capture {
+        let netns = File::open(format!("/run/netns/{}", self.netns("n"))).expect("open netns");
+        thread::scope(|scope| {
+            let start = scope.spawn(|| {
+                nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+                Capture::start(&self.config(), &self.object).unwrap_or_else(|error| {
+                    panic!("{}", chain(&error));
+                })
+            });
+            start.join().expect("start capture")
+        })
+    }
+
+    /// Capture with both pods in this mode, both places captured, worker 0 alive.
+    pub fn capturing(&self, mode: Mode) -> Capture {
+        let mut capture = self.start();
+        capture
+            .replace_cgroups(&self.cgroups_in(mode))
+            .expect("replace cgroups");
+        capture
+            .replace_verdicts(&verdicts())
+            .expect("replace verdicts");
+        capture.beats().beat(0).expect("beat");
+        capture
+    }
+
+    pub fn cgroups_in(&self, mode: Mode) -> Vec<Cgroup> {
+        let cgroup = |path: &str, mode, kind| Cgroup {
+            id: self.cgroup_id(path),
+            mode,
+            kind,
+        };
+        vec![
+            cgroup("pods", Mode::Require, CgroupKind::ManagedRoot),
+            cgroup("pods/a", mode, CgroupKind::Workload),
+            cgroup("pods/b", mode, CgroupKind::Workload),
+            cgroup("kubelet", Mode::Off, CgroupKind::Probe),
+        ]
+    }
+
+    pub fn cgroup_id(&self, path: &str) -> u64 {
+        cgroup_id(&self.cgroups.join(path)).expect("cgroup id")
+    }
+
+    /// A process in this cgroup and network namespace (`n`, `a` or `b`).
+    pub fn actor(&self, cgroup: &str, netns: &str) -> Actor {
+        let cgroup = self.cgroups.join(cgroup);
+        fs::create_dir_all(&cgroup).expect("make cgroup");
+        Actor::start(&cgroup, &self.netns(netns))
+    }
+
+    /// The daemon's part: a process in its cgroup, on the node.
+    pub fn daemon(&self) -> Actor {
+        self.actor("kedged", "n")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = off(&self.bpffs);
+        for netns in ["a", "b", "n"] {
+            let _ = Command::new("ip")
+                .args(["netns", "del", &self.netns(netns)])
+                .output();
+        }
+        remove_cgroups(&self.cgroups);
+    }
+}
+
+/// A process that was killed leaves its cgroup a moment later.
+fn remove_cgroups(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroups(&entry.path());
+        }
+    }
+    eventually(|| fs::remove_dir(cgroup).is_ok() || !cgroup.exists());
+}
+
+/// Both pods' addresses are captured; the rest of their networks is managed and refused.
+pub fn verdicts() -> Verdicts {
+    let mut rules = Vec::new();
+    for net in [
+        "10.66.1.2/32",
+        "10.66.2.2/32",
+        "fd66:1::2/128",
+        "fd66:2::2/128",
+    ] {
+        rules.push(rule(net, Verdict::Capture));
+    }
+    for net in ["10.66.0.0/16", "fd66::/16"] {
+        rules.push(rule(net, Verdict::Refuse(113)));
+    }
+    let ips = ["10.66.1.2", "10.66.2.2", "fd66:1::2", "fd66:2::2"];
+    Verdicts {
+        permissive: rules.clone(),
+        require: rules,
+        local_pods: ips.map(|ip| ip.parse().expect("literal")).to_vec(),
+        nodes: vec!["192.0.2.2:15443".parse().expect("literal")],
+    }
+}
+
+pub fn rule(net: &str, verdict: Verdict) -> Rule {
+    Rule {
+        net: net.parse().expect("literal"),
+        port: None,
+        verdict,
+    }
+}
+
+pub fn count(capture: &Capture, counter: Counter) -> u64 {
+    capture.counters().expect("read counters").of(counter)
+}
+
+/// Whether `condition` comes true within two seconds.
+pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        if condition() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    condition()
+}
+
+/// An error with all its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+fn cgroup2() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mut fields = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    fields
+        .find(|mount| mount.get(2) == Some(&"cgroup2"))
+        .and_then(|mount| mount.get(1).map(PathBuf::from))
+}
+
+fn ip(arguments: &str) {
+    run(Command::new("ip").args(arguments.split(' ')));
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("run");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {error}");
+}

@@ -1,0 +1,121 @@
+//! Goal: a generation takes over from the one before without a moment unguarded; what is attached
+//! outlives the daemon; `off` leaves nothing.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{PORT_BASE, count};
+use kedge_capture::{Counter, off, probe_features};
+use kedge_model::Mode;
+use std::process::Command;
+
+#[test]
+fn a_dead_daemon_leaves_its_verdicts_and_guard_in_force() {
+    let lab = lab_or_skip!();
+    drop(lab.capturing(Mode::Require));
+    let mut pod = lab.actor("pods/a", "a");
+    assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
+    // Nobody listens on the capture port, and its worker has beaten a moment ago.
+    assert_eq!(pod.connect("10.66.2.2:80"), Err(libc::ECONNREFUSED));
+    let mut thief = lab.actor("pods/a", "n");
+    let port = format!("0.0.0.0:{PORT_BASE}");
+    assert_eq!(thief.bind(&port), Err(libc::EADDRINUSE));
+}
+
+#[test]
+fn a_new_generation_takes_the_links_over_and_keeps_what_is_filed() {
+    let lab = lab_or_skip!();
+    let first = lab.capturing(Mode::Require);
+    let mut daemon = lab.daemon();
+    daemon.listen(&format!("[::]:{PORT_BASE}"));
+    let mut pod = lab.actor("pods/a", "a");
+    pod.connect("10.66.2.2:80").expect("connect");
+    let accepted = daemon.accept();
+    let links = links(&lab);
+
+    let second = lab.start();
+    assert_eq!(second.generation(), first.generation() + 1);
+    drop(first);
+    assert_eq!(links, self::links(&lab), "the links are the same ones");
+    let claim = second.claims().take(accepted.from, accepted.local);
+    assert!(claim.expect("map").is_some(), "filed under the first");
+    assert_eq!(pod.peer_name().to_string(), "10.66.2.2:80");
+    assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
+    pod.connect("10.66.2.2:80").expect("connect");
+    assert_eq!(count(&second, Counter::Captured), 2);
+}
+
+#[test]
+fn verdicts_of_an_earlier_generation_go_when_they_are_replaced() {
+    let lab = lab_or_skip!();
+    drop(lab.capturing(Mode::Require));
+    let mut capture = lab.start();
+    capture
+        .replace_verdicts(&kedge_capture::Verdicts::default())
+        .expect("replace");
+    let mut server = lab.actor("pods/b", "b");
+    capture.replace_cgroups(&[]).expect("replace");
+    server.listen("10.66.2.2:80");
+    assert_eq!(lab.actor("pods/a", "a").connect("10.66.2.2:80"), Ok(()));
+}
+
+#[test]
+fn off_leaves_no_program_no_pin_and_no_trace_in_connections() {
+    let lab = lab_or_skip!();
+    let capture = lab.capturing(Mode::Require);
+    assert_eq!(links(&lab).len(), 9);
+    off(lab.bpffs()).expect("off");
+    assert!(!lab.bpffs().exists());
+    assert_eq!(
+        attached(&lab),
+        0,
+        "with the daemon's descriptors still open"
+    );
+    drop(capture);
+
+    let mut server = lab.actor("pods/b", "b");
+    server.listen("10.66.2.2:80");
+    let mut pod = lab.actor("pods/a", "a");
+    pod.connect("10.66.2.2:80").expect("connect");
+    assert_eq!(server.accept().from, pod.local_name());
+    off(lab.bpffs()).expect("a second time is no error");
+}
+
+#[test]
+fn every_feature_that_the_programs_use_is_found_on_a_kernel_that_loads_them() {
+    let lab = lab_or_skip!();
+    drop(lab.start());
+    for feature in probe_features() {
+        assert!(feature.available, "{}: {}", feature.name, feature.reason);
+    }
+}
+
+/// Inode numbers of the pinned links, by name.
+fn links(lab: &common::Lab) -> Vec<(String, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(lab.bpffs().join("links")).expect("links");
+    let mut links: Vec<_> = entries
+        .map(|entry| {
+            let entry = entry.expect("entry");
+            let inode = entry.metadata().expect("metadata").ino();
+            (entry.file_name().to_string_lossy().into_owned(), inode)
+        })
+        .collect();
+    links.sort();
+    links
+}
+
+/// Programs attached to the lab's cgroup, as bpftool sees them.
+fn attached(lab: &common::Lab) -> usize {
+    let output = Command::new("bpftool")
+        .args(["cgroup", "show"])
+        .arg(lab.cgroup_root())
+        .output();
+    let Ok(output) = output else {
+        common::skip("no bpftool to look for attached programs with");
+        return 0;
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().filter(|line| line.contains("kedge_")).count()
+}
