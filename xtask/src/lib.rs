@@ -6,6 +6,7 @@
 
 pub mod artifacts;
 pub mod bench;
+pub mod bpf;
 pub mod demo;
 pub mod fuzz;
 pub mod lab;

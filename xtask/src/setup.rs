@@ -66,7 +66,7 @@ impl Need {
 /// When something cannot be installed, or the user declines.
 pub fn setup(yes: bool) -> Result<()> {
     let missing = missing();
-    let steps = bpf_steps()?;
+    let steps = bpf_steps();
     if missing.is_empty() && steps.is_empty() {
         println!("setup: nothing is missing");
         return Ok(());
@@ -104,7 +104,7 @@ pub fn setup(yes: bool) -> Result<()> {
 /// # Errors
 /// As [`setup`].
 pub fn prepare() -> Result<()> {
-    if missing().is_empty() && bpf_steps()?.is_empty() {
+    if missing().is_empty() && bpf_steps().is_empty() {
         return Ok(());
     }
     setup(!std::io::stdin().is_terminal())
@@ -119,6 +119,14 @@ fn install(missing: &[&Need]) -> Result<()> {
         print_table(missing);
         bail!("this is not Debian: install the packages above, then run it again");
     }
+    apt_install(&names(missing))
+}
+
+/// Installs these packages of Debian.
+///
+/// # Errors
+/// When apt-get does not succeed.
+pub fn apt_install<S: AsRef<str>>(packages: &[S]) -> Result<()> {
     let apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"];
     let as_root = |words: &[&str]| {
         let sudo = (!nix::unistd::geteuid().is_root()).then_some("sudo");
@@ -127,7 +135,7 @@ fn install(missing: &[&Need]) -> Result<()> {
     };
     as_root(&["update", "--quiet"])?;
     let mut words = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
-    words.extend(names(missing));
+    words.extend(packages.iter().map(AsRef::as_ref));
     as_root(&words)
 }
 
@@ -168,12 +176,14 @@ fn confirmed() -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// One step of setup beside the distribution's packages.
 pub struct Step {
     pub what: String,
     pub run: fn() -> Result<()>,
 }
-fn bpf_steps() -> Result<Vec<Step>> {
-    Ok(Vec::new())
+
+fn bpf_steps() -> Vec<Step> {
+    crate::bpf::missing_steps()
 }
 
 #[cfg(test)]
