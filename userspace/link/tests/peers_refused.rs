@@ -16,7 +16,9 @@ use common::{Authority, DAY, dial, refusals, sessions, start, today};
 use kedge_identity::SvidError;
 use kedge_link::testing::exchange;
 use kedge_link::wire::{Frame, Hello};
-use kedge_link::{LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated, Session};
+use kedge_link::{
+    Handle, LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated, ProofKind, Session,
+};
 use kedge_model::{SpiffeId, Suite};
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls_pki_types::UnixTime;
@@ -240,4 +242,36 @@ fn a_negotiated_suite_below_the_common_best_ends_the_link() {
             ..
         })
     ));
+}
+
+#[test]
+fn an_authenticated_peer_that_breaks_the_rules_of_frames_ends_its_link() {
+    let authority = Authority::new("lab.kedge");
+    let b = authority.config("b");
+    let node = Foreign::node(&authority, authority.node_id("a"));
+    let id = SpiffeId::parse("spiffe://lab.kedge/ns/default/sa/web").expect("literal");
+    let announce = |handle| Frame::Announce {
+        handle: Handle(handle),
+        proof: ProofKind::AssertedByNode,
+        id: id.clone(),
+    };
+    let refusal = |frames: &[Frame]| {
+        let mut bytes = Vec::new();
+        Frame::Hello(hello()).encode(&mut bytes);
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        match node.refusal(&b, &bytes) {
+            LinkError::PeerMisbehaved(reason) => reason,
+            other => panic!("whose fault is it? {other}"),
+        }
+    };
+    use PeerMisbehaved::{HandleReused, SecondHello, UnknownHandle, WrongSide};
+    assert!(matches!(refusal(&[Frame::Hello(hello())]), SecondHello));
+    assert!(matches!(refusal(&[Frame::Renew]), WrongSide(_)));
+    assert!(matches!(refusal(&[announce(2)]), HandleReused(Handle(2))));
+    assert!(matches!(
+        refusal(&[announce(1), announce(1)]),
+        HandleReused(Handle(1))
+    ));
+    let accept = Frame::Accept { handle: Handle(1) };
+    assert!(matches!(refusal(&[accept]), UnknownHandle(Handle(1))));
 }
