@@ -10,6 +10,8 @@ pub struct Tools {
     pub kedged: PathBuf,
     pub kedge: PathBuf,
     pub load: PathBuf,
+    /// What kedged loads into the kernel.
+    pub object: PathBuf,
 }
 
 impl Tools {
@@ -21,6 +23,7 @@ impl Tools {
             kedged: folder.join("kedged"),
             kedge: folder.join("kedge"),
             load: folder.join("kedge-load"),
+            object: target_folder().join("bpf").join("kedge.bpf.o"),
         }
     }
 }
@@ -42,6 +45,7 @@ pub fn target_folder() -> PathBuf {
 /// # Errors
 /// When a compiler is missing or does not succeed.
 pub fn build() -> Result<Tools> {
+    crate::bpf::build(&repository())?;
     build_programs(&["kedge-daemon", "kedge-cli", "kedge-bench"])?;
     Ok(Tools::release())
 }

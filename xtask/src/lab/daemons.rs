@@ -180,7 +180,7 @@ impl Lab {
             self.issue_certificate(node)?;
             documents::replace(
                 &folder.join("kedged.toml"),
-                &documents::configuration(&self.run, node)?,
+                &documents::configuration(&self.run, node, &self.tools.object)?,
             )?;
             self.write_directory(node, 1, &PODS)?;
             self.write_policy(node, "lab", &documents::policy())?;

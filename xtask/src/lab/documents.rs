@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// # Errors
 /// When no cgroup2 is mounted.
-pub fn configuration(run: &Run, node: Node) -> Result<String> {
+pub fn configuration(run: &Run, node: Node, object: &Path) -> Result<String> {
     let folder = run.node_folder(node);
     let (folder, pins) = (folder.display(), run.pins().join(node.name()));
     let cgroup_root = run.cgroup()?.join(node.name());
@@ -23,6 +23,7 @@ bpffs = "{pins}"
 run_dir = "{folder}"
 directory = "{folder}/directory.toml"
 policies = "{folder}/policies"
+object = "{object}"
 managed_roots = ["pods"]
 probe_cgroups = ["kubelet"]
 
@@ -36,6 +37,7 @@ listen = ["{v4}", "{v6}"]
 port = {PEER_PORT}
 "#,
         name = node.name(),
+        object = object.display(),
         cgroup_root = cgroup_root.display(),
         pins = pins.display(),
         v4 = node.v4(),
