@@ -116,7 +116,8 @@ async fn read_start(carrier: &TcpStream, first: &mut [u8; Opening::LEN]) -> io::
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        if first[0] != Opening::KIND {
+        // Readiness may be spurious: nothing is known before a byte is here.
+        if len > 0 && first[0] != Opening::KIND {
             break;
         }
     }
