@@ -1,5 +1,6 @@
 //! What the build makes, and where it is.
 
+use crate::bpf;
 use crate::shell::{command, pass_through};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ impl Tools {
             kedged: folder.join("kedged"),
             kedge: folder.join("kedge"),
             load: folder.join("kedge-load"),
-            object: target_folder().join("bpf").join("kedge.bpf.o"),
+            object: bpf::object(),
         }
     }
 }
@@ -45,7 +46,7 @@ pub fn target_folder() -> PathBuf {
 /// # Errors
 /// When a compiler is missing or does not succeed.
 pub fn build() -> Result<Tools> {
-    crate::bpf::build(&repository())?;
+    bpf::build(&repository())?;
     build_programs(&["kedge-daemon", "kedge-cli", "kedge-bench"])?;
     Ok(Tools::release())
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: says what is missing, then installs it. Everything that the lab needs
 //! comes from the distribution; what the BPF build needs goes below the target folder.
 
+use crate::bpf;
 use crate::shell::{command, find_program, pass_through};
 use anyhow::{Result, bail};
 use std::fs;
@@ -60,13 +61,19 @@ impl Need {
     }
 }
 
+/// One step of setup beside the distribution's packages.
+pub struct Step {
+    pub what: String,
+    pub run: fn() -> Result<()>,
+}
+
 /// Prints the plan, asks unless told not to, and carries it out. With nothing missing it says so.
 ///
 /// # Errors
 /// When something cannot be installed, or the user declines.
 pub fn setup(yes: bool) -> Result<()> {
     let missing = missing();
-    let steps = bpf_steps();
+    let steps = bpf::missing_steps();
     if missing.is_empty() && steps.is_empty() {
         println!("setup: nothing is missing");
         return Ok(());
@@ -104,7 +111,7 @@ pub fn setup(yes: bool) -> Result<()> {
 /// # Errors
 /// As [`setup`].
 pub fn prepare() -> Result<()> {
-    if missing().is_empty() && bpf_steps().is_empty() {
+    if missing().is_empty() && bpf::missing_steps().is_empty() {
         return Ok(());
     }
     setup(!std::io::stdin().is_terminal())
@@ -174,16 +181,6 @@ fn confirmed() -> Result<bool> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// One step of setup beside the distribution's packages.
-pub struct Step {
-    pub what: String,
-    pub run: fn() -> Result<()>,
-}
-
-fn bpf_steps() -> Vec<Step> {
-    crate::bpf::missing_steps()
 }
 
 #[cfg(test)]
