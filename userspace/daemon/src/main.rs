@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use kedge_daemon::config::Config;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Carries the TCP connections of this node's workloads over mutually authenticated,
 /// post-quantum links to other nodes.
@@ -18,8 +19,17 @@ struct Flags {
     check: bool,
 }
 
-fn main() -> Result<()> {
-    let flags = Flags::parse();
+fn main() -> ExitCode {
+    match start(&Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kedged: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(flags: &Flags) -> Result<()> {
     let config = Config::load(&flags.config)?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_filter)
         .with_context(|| format!("log.filter {:?}", config.log_filter))?;

@@ -154,3 +154,194 @@ fn check_policy(
         Err(Refusal::Denied)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kedge_directory::Directory;
+    use kedge_link::{Handle, ProofKind};
+    use kedge_model::{OriginalDst, TrustDomain};
+    use kedge_policy::{Document, Policy};
+
+    const DIRECTORY: &str = r#"
+version = 1
+managed = ["10.0.0.0/8"]
+node = [
+  { name = "a", addresses = ["10.0.0.1"] },
+  { name = "b", addresses = ["10.0.0.2"] },
+  { name = "c", addresses = ["10.0.0.3"] },
+  { name = "old", addresses = ["10.0.0.4"], kedge = false },
+]
+workload = [
+  { uid = "client-1", id = "spiffe://td/ns/x/sa/client", node = "a", addresses = ["10.1.0.1"], cgroup = "pods/client" },
+  { uid = "other-1", id = "spiffe://td/ns/x/sa/other", node = "a", addresses = ["10.1.0.2"], cgroup = "pods/other" },
+  { uid = "web-1", id = "spiffe://td/ns/x/sa/web", node = "b", addresses = ["10.2.0.1"], cgroup = "pods/web" },
+  { uid = "web-2", id = "spiffe://td/ns/x/sa/web", node = "c", addresses = ["10.3.0.1"], cgroup = "pods/web" },
+  { uid = "legacy-1", id = "spiffe://td/ns/x/sa/web", node = "old", addresses = ["10.4.0.1"], cgroup = "pods/web" },
+]
+service = [
+  { name = "web", addresses = ["10.9.0.1"], port = 80, endpoints = [{ uid = "web-1", port = 8080 }] },
+  { name = "none", addresses = ["10.9.0.2"], port = 80, endpoints = [] },
+]
+"#;
+    const POLICY: &str = r#"
+allow = [
+  { source = "spiffe://td/ns/x/sa/client", destination = "spiffe://td/ns/x/sa/web", ports = [80, 8080] },
+]
+"#;
+    const CGROUP: u64 = 42;
+
+    fn world(node: &str) -> World {
+        let document = Document {
+            name: "test.toml".to_owned(),
+            text: POLICY.to_owned(),
+        };
+        World {
+            node: NodeName::parse(node).expect("literal"),
+            trust_domain: TrustDomain::parse("td").expect("literal"),
+            directory: Directory::parse(DIRECTORY).expect("literal"),
+            policy: Policy::parse(vec![document]).expect("literal"),
+            cgroups: [(CGROUP, "client-1".into()), (CGROUP + 1, "other-1".into())].into(),
+        }
+    }
+
+    fn captured(cgroup_id: u64, client: &str, asked: &str) -> Result<Route, Refusal> {
+        let claim = Claim {
+            original_dst: OriginalDst::new(asked.parse().expect("literal")),
+            cgroup_id,
+            socket_cookie: 1,
+            netns_cookie: 1,
+        };
+        let client = SourceAddr::new(client.parse().expect("literal"));
+        classify_captured(&world("a"), &claim, client, 0).map_err(|refused| refused.refusal)
+    }
+
+    /// A flight from a's client to b's web, changed by `change`, as b decides it.
+    fn flight(change: impl FnOnce(&mut Record0)) -> Result<Parties, Refusal> {
+        let mut record0 = Record0 {
+            source: Handle(1),
+            source_proof: ProofKind::AssertedByNode,
+            destination: Handle(2),
+            source_address: SourceAddr::new("10.1.0.1:5000".parse().expect("literal")),
+            destination_address: OriginalDst::new("10.2.0.1:8080".parse().expect("literal")),
+            destination_instance: b"web-1".to_vec(),
+        };
+        change(&mut record0);
+        let id = |name| SpiffeId::parse(&format!("spiffe://td/ns/x/sa/{name}")).expect("literal");
+        let peer = NodeName::parse("a").expect("literal");
+        classify_flight(&world("b"), &peer, &record0, &id("client"), &id("web"))
+    }
+
+    fn to(destination: &str) -> Result<Parties, Refusal> {
+        flight(|record0| {
+            record0.destination_address = OriginalDst::new(destination.parse().expect("literal"));
+        })
+    }
+
+    #[test]
+    fn a_service_is_resolved_to_its_endpoint_and_node() {
+        let route = captured(CGROUP, "10.1.0.1:5000", "10.9.0.1:80").expect("allowed");
+        assert_eq!(route.node.as_str(), "b");
+        assert_eq!(&*route.uid, "web-1");
+        assert_eq!(
+            route.parties.endpoint,
+            "10.2.0.1:8080".parse().expect("literal")
+        );
+        assert_eq!(route.parties.original_dst.to_string(), "10.9.0.1:80");
+    }
+
+    #[test]
+    fn what_the_opener_refuses() {
+        let cases = [
+            (7, "10.1.0.1:5000", "10.2.0.1:80", Refusal::SourceUnknown),
+            (
+                CGROUP,
+                "10.1.0.2:5000",
+                "10.2.0.1:80",
+                Refusal::SourceMismatch,
+            ),
+            (CGROUP + 1, "10.1.0.2:5000", "10.2.0.1:80", Refusal::Denied),
+            (CGROUP, "10.1.0.1:5000", "10.2.0.1:81", Refusal::Denied),
+            (
+                CGROUP,
+                "10.1.0.1:5000",
+                "10.8.0.1:80",
+                Refusal::DestinationUnknown,
+            ),
+            (CGROUP, "10.1.0.1:5000", "10.9.0.2:80", Refusal::NoEndpoint),
+            (
+                CGROUP,
+                "10.1.0.1:5000",
+                "10.4.0.1:80",
+                Refusal::NodeUnmanaged,
+            ),
+        ];
+        for (cgroup, client, asked, refusal) in cases {
+            let verdict = captured(cgroup, client, asked).map(drop);
+            assert_eq!(verdict, Err(refusal), "{client} to {asked}");
+        }
+    }
+
+    #[test]
+    fn the_acceptor_takes_an_honest_flight() {
+        let parties = flight(|_| {}).expect("allowed");
+        assert_eq!(parties.endpoint, "10.2.0.1:8080".parse().expect("literal"));
+    }
+
+    #[test]
+    fn a_daemon_is_no_relay_to_loopback_link_local_metadata_or_hosts() {
+        for destination in [
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:8080",
+            "169.254.169.254:80",
+            "[fd00:ec2::254]:80",
+            "169.254.76.1:15001",
+            "[fe80::1]:80",
+            "224.0.0.1:80",
+            "0.0.0.0:80",
+            "10.0.0.1:15443",
+            "10.0.0.2:22",
+        ] {
+            assert_eq!(
+                to(destination).map(drop),
+                Err(Refusal::NotDeliverable),
+                "{destination}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_destination_on_a_third_node_or_nowhere_is_refused() {
+        assert_eq!(to("10.3.0.1:8080").map(drop), Err(Refusal::Misplaced));
+        assert_eq!(to("10.1.0.2:8080").map(drop), Err(Refusal::Misplaced));
+        assert_eq!(to("10.8.0.1:8080").map(drop), Err(Refusal::Misplaced));
+        assert_eq!(to("8.8.8.8:53").map(drop), Err(Refusal::Misplaced));
+    }
+
+    #[test]
+    fn a_source_address_that_is_not_the_source_identitys_is_refused() {
+        for client in [
+            "10.1.0.2:5000",
+            "10.2.0.1:5000",
+            "10.0.0.1:5000",
+            "127.0.0.1:5000",
+        ] {
+            let verdict = flight(|record0| {
+                record0.source_address = SourceAddr::new(client.parse().expect("literal"));
+            });
+            assert_eq!(verdict.map(drop), Err(Refusal::SourceMismatch), "{client}");
+        }
+    }
+
+    #[test]
+    fn another_instance_at_the_same_address_is_stale() {
+        let verdict = flight(|record0| record0.destination_instance = b"web-0".to_vec());
+        assert_eq!(verdict.map(drop), Err(Refusal::Stale));
+    }
+
+    #[test]
+    fn the_acceptor_applies_policy_itself() {
+        assert_eq!(to("10.2.0.1:22").map(drop), Err(Refusal::Denied));
+    }
+}

@@ -34,12 +34,11 @@ impl Identities {
         self.ours_by_handle.insert(handle, id.clone());
     }
 
+    /// A handle that a newer announcement has replaced stays unaccepted.
     pub fn accepted_by_peer(&mut self, handle: Handle) {
-        let ours = self
-            .ours_by_handle
-            .get(&handle)
-            .and_then(|id| self.ours.get_mut(id));
-        if let Some(ours) = ours {
+        let id = self.ours_by_handle.get(&handle);
+        let ours = id.and_then(|id| self.ours.get_mut(id));
+        if let Some(ours) = ours.filter(|ours| ours.handle == handle) {
             ours.accepted = true;
         }
     }
