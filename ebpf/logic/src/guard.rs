@@ -3,7 +3,7 @@
 use crate::cgroup::Owner;
 use crate::packet::{Packet, Parsed, Segment, parse};
 use crate::tables::{Tables, is_capture_end, is_same, verdict_for};
-use kedge_abi::{Tuple, class, place, verdict};
+use kedge_abi::{Endpoint, Tuple, class, place, verdict};
 
 /// What is filed about the connection that a packet belongs to.
 pub trait Connection {
@@ -40,14 +40,22 @@ pub fn ingress<P: Packet, T: Tables, C: Connection>(
     }
     by_segment(packet, |segment| {
         stays_here(segment)
-            || tables
-                .root()
-                .is_some_and(|root| is_capture_end(root, &segment.source))
             || connection.is_admitted_socket()
             || connection.is_admitted_tuple(&opened_by_source(segment))
-            || (!segment.opens
-                && verdict_for(tables, owner.class, &segment.source) == verdict::PASS)
+            || (!segment.opens && is_answer(tables, owner, &segment.source))
     })
+}
+
+/// Whether `source` is one that `owner` may have opened a connection to: the daemon by capture, or
+/// a place that kedge does not manage. Whoever forges such an address opens nothing by it.
+#[inline(always)]
+fn is_answer<T: Tables>(tables: &T, owner: &Owner, source: &Endpoint) -> bool {
+    is_capture(tables, source) || verdict_for(tables, owner.class, source) == verdict::PASS
+}
+
+#[inline(always)]
+fn is_capture<T: Tables>(tables: &T, end: &Endpoint) -> bool {
+    tables.root().is_some_and(|root| is_capture_end(root, end))
 }
 
 /// Whether a socket of `owner` may send the packet.
@@ -61,9 +69,7 @@ pub fn egress<P: Packet, T: Tables, C: Connection>(
     match owner.class {
         class::REQUIRE => by_segment(packet, |segment| {
             stays_here(segment)
-                || tables
-                    .root()
-                    .is_some_and(|root| is_capture_end(root, &segment.destination))
+                || is_capture(tables, &segment.destination)
                 || connection.is_admitted_socket()
                 || connection.is_admitted_tuple(&opened_by_destination(segment))
                 || verdict_for(tables, owner.class, &segment.destination) == verdict::PASS
@@ -179,7 +185,12 @@ mod tests {
     #[test]
     fn require_is_opened_only_by_who_was_filed_whatever_his_address() {
         let none = Filed::default();
-        for from in ["10.2.0.1:40000", "198.51.100.1:40000", "192.0.2.2:40000"] {
+        for from in [
+            "10.2.0.1:40000",
+            "198.51.100.1:40000",
+            "192.0.2.2:40000",
+            "169.254.76.7:15001",
+        ] {
             assert!(!receives(from, "10.1.0.1:80", SYN, &none), "{from}");
         }
         let filed = Filed::tuple("192.0.2.1:40000", "10.1.0.1:80");
@@ -291,7 +302,7 @@ mod tests {
         }
 
         #[test]
-        fn no_opening_segment_enters_unfiled(from in any::<[u8; 4]>(), port in 1_u16..15001) {
+        fn no_opening_segment_enters_unfiled(from in any::<[u8; 4]>(), port: u16) {
             prop_assume!(from != [10, 1, 0, 1]);
             let from = std::format!("{}:{port}", std::net::Ipv4Addr::from(from));
             prop_assert!(!receives(&from, "10.1.0.1:80", SYN, &Filed::default()));

@@ -36,7 +36,7 @@ fn before_syn(ctx: &SockOpsContext) {
     if let Some(original) = storage::of(&ORIGINAL, socket(ctx)) {
         match original.state {
             original::CAPTURED => file_claim(ctx, &ends, original),
-            _ => file_admitted(ctx, &ends, &probe(ctx)),
+            _ => file_admitted(&ends, &probe(ctx)),
         }
         watch_state(ctx);
         return;
@@ -44,7 +44,7 @@ fn before_syn(ctx: &SockOpsContext) {
     let cookie = cookie(ctx);
     // SAFETY: only this socket's owner writes the entry, before connect().
     if let Some(client) = unsafe { DELIVERIES.get(&cookie) } {
-        file_admitted(ctx, &ends, client);
+        file_admitted(&ends, client);
         watch_state(ctx);
     }
 }
@@ -82,7 +82,7 @@ fn file_claim(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
 /// A connection that is not admitted is not established with a `require` workload: the guard
 /// drops its SYN.
 #[inline(always)]
-fn file_admitted(_ctx: &SockOpsContext, ends: &Ends, client: &Client) {
+fn file_admitted(ends: &Ends, client: &Client) {
     let tuple = Tuple::new(ends.local, ends.remote, ROUTED);
     if ADMITTED.insert(&tuple, client, 0).is_err() {
         count(Counter::DeliveryLost);

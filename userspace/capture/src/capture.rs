@@ -109,7 +109,7 @@ impl Capture {
             counters: pins.open_map(map::COUNTERS)?,
             possible_cpus: possible_cpus()?,
             events: Some(EventReader::new(loaded.ring(map::EVENTS)?)),
-            logger: loaded.logger(),
+            logger: config.debug.then(|| loaded.logger()).flatten(),
         })
     }
 

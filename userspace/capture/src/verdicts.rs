@@ -96,9 +96,10 @@ impl Compiler {
     pub(crate) fn compile(&mut self, verdicts: &Verdicts) -> Compiled {
         let mut compiled = Compiled::default();
         for (class, rules) in verdicts.of_classes() {
+            let defaults = defaults_of(rules);
             for (net, prefix) in by_prefix(rules) {
                 let entry = VerdictEntry {
-                    default: default_of(&net, rules).word(),
+                    default: default_of(&net, &defaults).word(),
                     port_set: self.number(&prefix, &mut compiled.ports),
                 };
                 compiled.verdicts.insert(lpm_key(class, &net), entry);
@@ -139,12 +140,17 @@ fn by_prefix(rules: &[Rule]) -> HashMap<IpNet, BTreeMap<u16, Verdict>> {
 }
 
 /// The verdict of the longest prefix round `net`, itself included, that has one for all ports.
-fn default_of(net: &IpNet, rules: &[Rule]) -> Verdict {
-    rules
-        .iter()
-        .filter(|rule| rule.port.is_none() && rule.net.contains(net))
-        .max_by_key(|rule| rule.net.prefix_len())
-        .map_or(Verdict::Pass, |rule| rule.verdict)
+fn default_of(net: &IpNet, defaults: &HashMap<IpNet, Verdict>) -> Verdict {
+    std::iter::successors(Some(*net), IpNet::supernet)
+        .find_map(|net| defaults.get(&net).copied())
+        .unwrap_or(Verdict::Pass)
+}
+
+fn defaults_of(rules: &[Rule]) -> HashMap<IpNet, Verdict> {
+    let for_all_ports = rules.iter().filter(|rule| rule.port.is_none());
+    for_all_ports
+        .map(|rule| (rule.net.trunc(), rule.verdict))
+        .collect()
 }
 
 fn lpm_key(class: u32, net: &IpNet) -> LpmKey {

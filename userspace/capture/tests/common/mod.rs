@@ -29,7 +29,14 @@ use std::time::{Duration, Instant};
 
 pub const PORT_BASE: u16 = 15001;
 pub const PEER_PORT: u16 = 15443;
-const OBJECT: &str = "../../target/bpf/kedge.bpf.o";
+
+/// Where `cargo xtask build` puts it, unless the environment names another one.
+fn object_path() -> PathBuf {
+    std::env::var_os("KEDGE_BPF_OBJECT").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bpf/kedge.bpf.o"),
+        PathBuf::from,
+    )
+}
 
 /// Opens a lab, or says why not and leaves the test.
 #[macro_export]
@@ -66,8 +73,9 @@ impl Lab {
         if !nix::unistd::geteuid().is_root() {
             return Err("not root".to_owned());
         }
-        let object =
-            fs::read(OBJECT).map_err(|_| format!("no {OBJECT}: run `cargo xtask build`"))?;
+        let path = object_path();
+        let object = fs::read(&path)
+            .map_err(|_| format!("no {}: run `cargo xtask build`", path.display()))?;
         let lab = Self::named(object)?;
         lab.make_cgroups();
         lab.make_network();

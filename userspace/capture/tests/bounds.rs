@@ -1,0 +1,97 @@
+//! Goal: a table that is full fails closed: what needs room in it does not happen, aloud, and what
+//! is in it stays.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use aya::maps::{HashMap, Map, MapData};
+use common::{Lab, PORT_BASE, count, rule, verdicts};
+use kedge_abi::{limits, map};
+use kedge_capture::{Cgroup, CgroupKind, Counter, EventKind, Verdict};
+use kedge_model::Mode;
+use std::net::Ipv4Addr;
+
+#[test]
+fn deliveries_beyond_the_bound_are_not_filed() {
+    let lab = lab_or_skip!();
+    let capture = lab.capturing(Mode::Require);
+    let claims = capture.claims();
+    let client = "203.0.113.7:55555".parse().expect("literal");
+    let beyond = u64::from(limits::DELIVERIES);
+    for cookie in 1..=beyond {
+        claims
+            .file_delivery(cookie, client)
+            .expect("within the bound");
+    }
+    assert!(claims.file_delivery(beyond + 1, client).is_err());
+    claims.withdraw_delivery(1).expect("withdraw");
+    claims
+        .file_delivery(beyond + 1, client)
+        .expect("there is room again");
+}
+
+#[test]
+fn a_claim_beyond_the_bound_leaves_the_connection_without_one() {
+    let lab = lab_or_skip!();
+    let mut capture = lab.capturing(Mode::Require);
+    let mut events = capture.events().expect("first call");
+    fill_claims(&lab);
+    let mut daemon = lab.daemon();
+    daemon.listen(&format!("[::]:{PORT_BASE}"));
+    let mut pod = lab.actor("pods/a", "a");
+    pod.connect("10.66.2.2:80")
+        .expect("the daemon is who refuses");
+    let accepted = daemon.accept();
+    let claim = capture.claims().take(accepted.from, accepted.local);
+    assert_eq!(claim.expect("map"), None);
+    assert_eq!(count(&capture, Counter::ClaimLost), 1);
+    let event = events.next_event().expect("told");
+    assert_eq!(event.kind, EventKind::ClaimLost);
+    let source = event.source.expect("known before the SYN");
+    assert_eq!(source, kedge_model::canonical(accepted.from));
+}
+
+#[test]
+fn verdicts_beyond_the_bound_are_an_error_and_those_that_hold_stay() {
+    let lab = lab_or_skip!();
+    let mut capture = lab.capturing(Mode::Require);
+    let mut too_many = verdicts();
+    too_many
+        .require
+        .extend((0..=limits::VERDICTS).map(|number| {
+            let ip = Ipv4Addr::from(0x1400_0000 + number);
+            rule(&format!("{ip}/32"), Verdict::Pass)
+        }));
+    assert!(capture.replace_verdicts(&too_many).is_err());
+    let mut pod = lab.actor("pods/a", "a");
+    assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
+    capture.replace_verdicts(&verdicts()).expect("room again");
+}
+
+#[test]
+fn cgroups_beyond_the_bound_are_an_error_and_those_that_hold_stay() {
+    let lab = lab_or_skip!();
+    let mut capture = lab.capturing(Mode::Require);
+    let mut too_many = lab.cgroups_in(Mode::Require);
+    too_many.extend((0..u64::from(limits::CGROUPS)).map(|number| Cgroup {
+        id: u64::MAX - number,
+        mode: Mode::Require,
+        kind: CgroupKind::Workload,
+    }));
+    assert!(capture.replace_cgroups(&too_many).is_err());
+    let mut pod = lab.actor("pods/a", "a");
+    assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
+}
+
+/// Every place but those of real connections.
+fn fill_claims(lab: &Lab) {
+    let pin = lab.bpffs().join("abi-1").join(map::CLAIMS);
+    let claims = Map::HashMap(MapData::from_pin(pin).expect("pinned"));
+    let mut claims: HashMap<_, [u8; 48], [u8; 48]> = claims.try_into().expect("a hash map");
+    for number in 0..limits::CLAIMS {
+        let mut key = [0xff; 48];
+        key[..4].copy_from_slice(&number.to_ne_bytes());
+        claims.insert(key, [0; 48], 0).expect("within the bound");
+    }
+}
