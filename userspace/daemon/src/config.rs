@@ -303,6 +303,15 @@ peer = { listen = ["192.0.2.1"] }
     }
 
     #[test]
+    fn the_example_for_deployment_is_valid() {
+        let example = include_str!("../../../deploy/kedged.toml");
+        let Ok(config) = Config::parse(example) else {
+            panic!("refused")
+        };
+        assert_eq!(config.managed_roots, [PathBuf::from("kubepods.slice")]);
+    }
+
+    #[test]
     fn an_unknown_key_is_an_error_with_its_line() {
         let error = error_of(&format!("{MINIMAL}wokers = {{ count = 2 }}\n"));
         assert!(
