@@ -149,29 +149,40 @@ fn consume_opening(worker: &Worker, first: &[u8; Opening::LEN]) -> Result<Arc<Li
     Ok(link)
 }
 
-/// Waits, without a buffer, for the first flight; then reads it whole and takes its number.
+/// Waits for the first flight, then reads it whole and takes its number.
 async fn receive_flight(
     worker: &Worker,
     link: &Link,
     carrier: &TcpStream,
 ) -> Result<Arrived, Unaccepted> {
-    timeout(CARRIER_IDLE_ACCEPTOR, carrier.readable())
-        .await
-        .map_err(|_| Unaccepted::Gone)??;
-    let mut buffer = worker.pool.take().await;
-    let read = read_flight(carrier, &mut buffer);
-    let (end, len) = timeout(FIRST_FLIGHT_TIMEOUT, read)
-        .await
-        .map_err(|_| Unaccepted::Slow)??;
+    let first = timeout(CARRIER_IDLE_ACCEPTOR, first_bytes(worker, carrier));
+    let (mut buffer, len) = first.await.map_err(|_| Unaccepted::Gone)??;
+    let rest = timeout(FIRST_FLIGHT_TIMEOUT, read_flight(carrier, &mut buffer, len));
+    let (end, len) = rest.await.map_err(|_| Unaccepted::Slow)??;
     let record0 = Header::LEN..Header::LEN + end;
     let header = header(&buffer)?;
     let pending = link.pending_flow(&header)?;
     let flight = link.consume_flight(pending, &mut buffer[record0.clone()])?;
+    let rest = record0.end..len;
     Ok(Arrived {
         flight,
         buffer,
-        rest: record0.end..len,
+        rest,
     })
+}
+
+/// An idle carrier holds no buffer: one is taken for each look, and readiness may be spurious.
+async fn first_bytes(worker: &Worker, carrier: &TcpStream) -> Result<(Buffer, usize), Unaccepted> {
+    loop {
+        carrier.readable().await?;
+        let mut buffer = worker.pool.take().await;
+        match carrier.try_read(&mut buffer) {
+            Ok(0) => return Err(Unaccepted::Gone),
+            Ok(len) => return Ok((buffer, len)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn header(buffer: &[u8]) -> Result<Header, Unaccepted> {
@@ -181,19 +192,13 @@ fn header(buffer: &[u8]) -> Result<Header, Unaccepted> {
     Ok(Header::parse(bytes)?)
 }
 
-/// Reads until header and record 0 are there; gives record 0's length and that of everything.
+/// Reads on until header and record 0 are there; gives record 0's length and that of everything.
 async fn read_flight(
     carrier: &TcpStream,
     buffer: &mut Buffer,
+    mut len: usize,
 ) -> Result<(usize, usize), Unaccepted> {
-    let mut len = 0;
     loop {
-        match carrier.try_read(&mut buffer[len..]) {
-            Ok(0) => return Err(Unaccepted::Gone),
-            Ok(count) => len += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
         if len > Header::LEN
             && let Some(end) = deframe(&buffer[Header::LEN..len])?
         {
@@ -203,6 +208,12 @@ async fn read_flight(
             return Err(Unaccepted::TooLong);
         }
         carrier.readable().await?;
+        match carrier.try_read(&mut buffer[len..]) {
+            Ok(0) => return Err(Unaccepted::Gone),
+            Ok(count) => len += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
