@@ -96,7 +96,15 @@ pub fn wait_for<T>(
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
-    words.join(" ")
+    // What leads into a network namespace says nothing that its name does not.
+    let netns = |word: &String| word.starts_with("--net=");
+    match words.iter().position(netns) {
+        Some(at) => {
+            let place = words[at].rsplit('/').next().unwrap_or_default();
+            format!("in {place}: {}", words[at + 1..].join(" "))
+        }
+        None => words.join(" "),
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +120,20 @@ mod tests {
             text.contains("no such thing") && text.contains("exit status: 3"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_command_in_a_namespace_is_shown_without_the_way_there() {
+        let words = [
+            "sh",
+            "-ec",
+            "x",
+            "/cgroup",
+            "nsenter",
+            "--net=/run/netns/kedge-x-a",
+            "true",
+        ];
+        assert_eq!(shown(&command(words)), "in kedge-x-a: true");
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Tier {
 
 fn style(options: &Options) -> Result<Tally> {
     if options.filter.is_some() {
-        return Ok(Tally::default());
+        return Ok(Tally::not_asked());
     }
     cargo_check(&["fmt", "--all", "--check"])?;
     cargo_check(&[
@@ -159,7 +159,7 @@ fn scenarios(options: &Options) -> Result<Tally> {
 
 fn fuzz_targets(options: &Options) -> Result<Tally> {
     if !options.full || options.filter.is_some() {
-        return Ok(Tally::default());
+        return Ok(Tally::not_asked());
     }
     fuzz::run(&artifacts::repository(), FUZZ_SECONDS_EACH)?;
     Ok(Tally::default())
@@ -171,10 +171,12 @@ fn summary(rows: &[(&str, Tally, Duration)]) {
         "tier", "passed", "failed", "skipped", "seconds"
     );
     for (name, tally, took) in rows {
-        let mark = if tally.broken.is_empty() {
-            ""
-        } else {
+        let mark = if !tally.broken.is_empty() {
             "  did not run to its end"
+        } else if tally.not_asked {
+            "  not asked for"
+        } else {
+            ""
         };
         println!(
             "{name:36} {:>7} {:>7} {:>8} {:>8.0}{mark}",

@@ -132,14 +132,8 @@ fn nodes_and_prefixes_are_told_with_their_defaults() {
 }
 
 #[test]
-fn an_error_names_the_line_and_the_offender() {
-    for (from, to, expected) in [
-        (
-            "cgroup = \"pods/nginx\"",
-            "cgroup = \"pods/nginx\"\ncolour = 1",
-            "line 31: unknown field `colour`",
-        ),
-        ("version = 7", "version = -7", "line 1: "),
+fn an_error_about_an_address_names_the_line_and_the_offender() {
+    each_edit_is_refused(&[
         (
             "\"10.20.2.2\"",
             "\"10.20.1.2\"",
@@ -170,6 +164,19 @@ fn an_error_names_the_line_and_the_offender() {
             "\"fe80::1\"",
             "line 15: node old has address fe80::1: ",
         ),
+        ("[\"192.0.2.9\"]", "[]", "line 13: node old has no address"),
+    ]);
+}
+
+#[test]
+fn an_error_about_a_name_or_key_names_the_line_and_the_offender() {
+    each_edit_is_refused(&[
+        (
+            "cgroup = \"pods/nginx\"",
+            "cgroup = \"pods/nginx\"\ncolour = 1",
+            "line 31: unknown field `colour`",
+        ),
+        ("version = 7", "version = -7", "line 1: "),
         (
             "node = \"b\"",
             "node = \"c\"",
@@ -207,8 +214,12 @@ fn an_error_names_the_line_and_the_offender() {
             "line 25: workload nginx-1 has cgroup \"/nginx\"",
         ),
         ("[8080]", "[0]", "line 25: workload nginx-1 has port 0"),
-        ("[\"192.0.2.9\"]", "[]", "line 13: node old has no address"),
-    ] {
+    ]);
+}
+
+/// Each of (text, its replacement, what the error says).
+fn each_edit_is_refused(edits: &[(&str, &str, &str)]) {
+    for (from, to, expected) in edits {
         let error = Directory::parse(&edited(from, to)).unwrap_err().to_string();
         assert!(error.contains(expected), "{to}: {error}");
         assert!(error.starts_with("directory line "), "{error}");

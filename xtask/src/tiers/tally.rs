@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A test that cannot run here prints a line that begins so, with its reason, and returns.
-pub const SKIP: &str = "skipped: ";
+pub const SKIP: &str = "SKIP: ";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -13,6 +13,8 @@ pub struct Tally {
     pub skips: Vec<String>,
     /// What did not even come to testing, or ended outside of a test.
     pub broken: Vec<String>,
+    /// What the user did not ask for: neither run nor skipped.
+    pub not_asked: bool,
     /// Skips that the next result line will count as passed.
     told_as_passed: u64,
 }
@@ -30,6 +32,14 @@ impl Tally {
     pub fn broken(what: &str) -> Self {
         Self {
             broken: vec![what.to_owned()],
+            ..Self::default()
+        }
+    }
+
+    #[must_use]
+    pub fn not_asked() -> Self {
+        Self {
+            not_asked: true,
             ..Self::default()
         }
     }
@@ -92,7 +102,7 @@ mod tests {
     fn a_skip_is_not_a_pass() {
         let mut tally = Tally::default();
         for line in [
-            "skipped: needs tcpdump",
+            "SKIP: needs tcpdump",
             "something else",
             "test result: ok. 3 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out",
         ] {

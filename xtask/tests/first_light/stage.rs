@@ -15,9 +15,9 @@ use xtask::wire::{Capture, Report};
 pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
     static STAGE: OnceLock<Result<Mutex<Lab>, String>> = OnceLock::new();
     if let Err(reason) = possible() {
-        let strict = std::env::var_os("KEDGE_STRICT").is_some();
+        let strict = std::env::var_os("KEDGE_STRICT").is_some_and(|value| value == "1");
         assert!(!strict, "strict, and this machine cannot: {reason:#}");
-        println!("skipped: {reason:#}");
+        println!("SKIP: {reason:#}");
         return;
     }
     // It stays until this process ends; then the lab's janitor removes it.

@@ -45,11 +45,7 @@ fn every_folder_has_its_line_in_the_readme() {
 #[test]
 fn nothing_names_a_machine_or_puts_work_off() {
     // Put together here, so that this file is not its own finding.
-    let paths = [
-        concat!("/ho", "me/"),
-        concat!("/wo", "rk/"),
-        concat!("/ro", "ot/"),
-    ];
+    let paths = [concat!("/ho", "me/"), concat!("/wo", "rk/")];
     let words = [
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
