@@ -45,9 +45,7 @@ pub fn run(config: Config) -> Result<()> {
         )
     })?;
     let listeners = Listeners::open(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("control")
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let capture = Capture::start(&capture_config(&config, &own), &object)?;
@@ -80,13 +78,8 @@ async fn serve(start: Start) -> Result<()> {
         started,
     } = start;
     control::add_capture_routes(&config.capture).await?;
-    let (events, reported) = Events::new(config.trust_domain.clone());
-    let log = EventLog::default();
-    tokio::spawn(log.clone().collect(reported));
-    if let Some(reader) = capture.events() {
-        tokio::spawn(control::report_events(reader, events.clone()));
-    }
-    let generation = capture.generation();
+    let (events, log) = begin_events(&config, &mut capture);
+    let attached = format!("generation {} attached", capture.generation());
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));
 
@@ -103,28 +96,18 @@ async fn serve(start: Start) -> Result<()> {
         &svid,
     );
     control.apply(directory, policy)?;
-    events.say(
-        EventKind::CaptureStarted,
-        format!("generation {generation} attached"),
-    );
+    events.say(EventKind::CaptureStarted, attached);
 
     let (links, demands) = Links::new();
     let (links_in, strangers) = mpsc::channel(HANDSHAKES_INBOUND);
-    let manager = Manager::new(
-        Arc::clone(&links),
-        world.clone(),
-        events.clone(),
-        &svid,
-        config.suites.clone(),
-    )?;
+    let shared = (Arc::clone(&links), world.clone(), events.clone());
+    let manager = Manager::new(shared, &svid, config.suites.clone())?;
     tokio::spawn(manager.run(demands, strangers, svids));
     let observed = Observed {
         config: Arc::clone(&config),
         world: world.clone(),
         links: Arc::clone(&links),
-        registries: (0..config.workers)
-            .map(|_| Arc::new(Registry::default()))
-            .collect(),
+        registries: (0..config.workers).map(|_| Arc::default()).collect(),
         capture,
         events: events.clone(),
         ages: Arc::clone(&control.ages),
@@ -138,17 +121,25 @@ async fn serve(start: Start) -> Result<()> {
         beats,
         events: events.clone(),
     };
-    crew.start(
-        listeners,
-        &observed.registries,
-        flows_max(descriptors, config.workers),
-    )?;
+    let flows_max = flows_max(descriptors, config.workers);
+    crew.start(listeners, &observed.registries, flows_max)?;
     let admin = edge::serve(&config.run_dir, observed.clone(), log)
         .with_context(|| format!("open admin socket in {}", config.run_dir.display()))?;
     tokio::spawn(admin);
     tokio::spawn(control.run(Sources::watch(&config)));
     events.say(EventKind::Started, format!("{} workers", config.workers));
     until_stopped(&observed, &events).await
+}
+
+/// Collects what the daemon and the programs report, from now on.
+fn begin_events(config: &Config, capture: &mut Capture) -> (Events, EventLog) {
+    let (events, reported) = Events::new(config.trust_domain.clone());
+    let log = EventLog::default();
+    tokio::spawn(log.clone().collect(reported));
+    if let Some(reader) = capture.events() {
+        tokio::spawn(control::report_events(reader, events.clone()));
+    }
+    (events, log)
 }
 
 /// What all workers share.

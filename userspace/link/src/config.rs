@@ -36,6 +36,7 @@ impl LinkConfig {
             ));
         }
         let provider = tls::provider();
+        tls::seed_random(&provider)?;
         let key = provider
             .key_provider
             .load_private_key(svid.key().clone_key())

@@ -1,6 +1,7 @@
 //! The one TLS configuration that a link may have: 1.3, post-quantum, mutual, nothing remembered.
 
 use crate::config::LinkConfig;
+use crate::error::LinkError;
 use crate::verify::NodeVerifier;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -27,6 +28,15 @@ pub(crate) fn provider() -> CryptoProvider {
         kx_groups: vec![kx_group::X25519MLKEM768],
         ..aws_lc_rs::default_provider()
     }
+}
+
+/// Lets the crypto library seed its generator on this thread now: that takes 40 ms of CPU once,
+/// and would otherwise be part of the first handshake.
+pub(crate) fn seed_random(provider: &CryptoProvider) -> Result<(), LinkError> {
+    provider
+        .secure_random
+        .fill(&mut [0; 32])
+        .map_err(|error| LinkError::Internal(error.into()))
 }
 
 /// The dialling side. Certificates are checked as of `at`.

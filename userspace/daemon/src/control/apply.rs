@@ -12,7 +12,7 @@ use kedge_identity::NodeSvid;
 use kedge_policy::{Policy, Verdicts};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 
@@ -108,6 +108,7 @@ impl Control {
     }
 
     async fn refresh(&mut self) {
+        self.capture().flush_logs();
         self.refresh_svid().await;
         let directory = self.newer_directory();
         let policy = self.newer_policy();
@@ -130,7 +131,7 @@ impl Control {
         if self.applied.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut capture = self.capture();
         capture.replace_verdicts(&translate(&wanted.0, &directory))?;
         capture.replace_cgroups(&wanted.1)?;
         drop(capture);
@@ -143,6 +144,10 @@ impl Control {
         });
         self.applied = Some(wanted);
         Ok(())
+    }
+
+    fn capture(&self) -> MutexGuard<'_, Capture> {
+        self.capture.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn newer_directory(&mut self) -> Option<Directory> {

@@ -53,9 +53,7 @@ struct Dialling {
 
 impl Manager {
     pub fn new(
-        links: Arc<Links>,
-        world: SharedWorld,
-        events: Events,
+        (links, world, events): (Arc<Links>, SharedWorld, Events),
         svid: &NodeSvid,
         suites: Vec<Suite>,
     ) -> Result<Self, LinkError> {
