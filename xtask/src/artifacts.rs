@@ -51,6 +51,18 @@ pub fn build() -> Result<Tools> {
     Ok(Tools::release())
 }
 
+/// Builds a kedged that leaks one plaintext byte with each flow, for the wire oracle to find.
+///
+/// # Errors
+/// When it does not compile.
+pub fn build_leaky_kedged() -> Result<PathBuf> {
+    let words = ["cargo", "build", "--locked", "--package", "kedge-daemon"];
+    let mut cargo = command(words);
+    cargo.args(["--features", "leak-one-byte"]);
+    pass_through(cargo.current_dir(repository()))?;
+    Ok(target_folder().join("debug/kedged"))
+}
+
 fn build_programs(packages: &[&str]) -> Result<()> {
     let mut cargo = command(["cargo", "build", "--release", "--locked"]);
     for package in packages {

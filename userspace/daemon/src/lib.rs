@@ -14,3 +14,6 @@ mod start;
 pub mod world;
 
 pub use start::{check, run};
+
+#[cfg(all(feature = "leak-one-byte", not(debug_assertions)))]
+compile_error!("leak-one-byte is for a test of the wire oracle and for nothing else");

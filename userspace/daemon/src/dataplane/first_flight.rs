@@ -58,6 +58,8 @@ impl Ready {
                 .map_or(&[], |opening| &opening[..]),
         );
         let keys = seal_record0(flow, &mut flight, route, self.handles);
+        #[cfg(feature = "leak-one-byte")]
+        flight.push(b'!');
         let mut sealer = Sealer::new(keys.opener);
         let mut buffer = worker.pool.take().await;
         let start = FRONT - flight.len();
