@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use kedge_daemon::config::Config;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ fn start(flags: &Flags) -> Result<()> {
         .with_context(|| format!("log.filter {:?}", config.log_filter))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     if flags.check {

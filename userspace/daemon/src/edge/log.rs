@@ -68,20 +68,15 @@ impl EventLog {
     }
 }
 
-/// The daemon's own log has every event too.
+/// The daemon's own log has every event too; what an event does not have is left out.
 fn print(event: &Event) {
-    let show = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     tracing::info!(
         kind = event.kind.label(),
-        source = show(event.source.as_ref().map(ToString::to_string)),
-        destination = show(event.destination.as_ref().map(ToString::to_string)),
-        client = show(event.client.map(|address| address.to_string())),
-        asked = show(
-            event
-                .original_destination
-                .map(|address| address.to_string())
-        ),
-        peer = show(event.peer.as_ref().map(ToString::to_string)),
+        source = event.source.as_ref().map(display),
+        destination = event.destination.as_ref().map(display),
+        client = event.client.map(display),
+        asked = event.original_destination.map(display),
+        peer = event.peer.as_ref().map(display),
         "{}",
         event.cause
     );

@@ -1,0 +1,44 @@
+//! Plaintext between two workloads of this node.
+
+use super::{Broken, Pending, Turn, poll_buffer, poll_read, shutdown};
+use crate::dataplane::buffer::BUFFER_LEN;
+use crate::limits::TURNS_PER_POLL;
+use std::task::{Context, Poll, ready};
+use tokio::net::TcpStream;
+
+/// From one local workload to another: no records.
+#[derive(Default)]
+pub struct Copy {
+    pending: Option<Pending>,
+}
+
+impl Copy {
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        for _ in 0..TURNS_PER_POLL {
+            if let Some(pending) = &mut self.pending {
+                ready!(pending.poll_write(cx, to)).map_err(Broken::Plain)?;
+                self.pending = None;
+            }
+            let mut buffer = ready!(poll_buffer(cx, from, turn.pool)).map_err(Broken::Plain)?;
+            let taken = ready!(poll_read(cx, from, BUFFER_LEN, || from.try_read(&mut buffer)))
+                .map_err(Broken::Plain)?;
+            if taken == 0 {
+                shutdown(to).map_err(Broken::Plain)?;
+                return Poll::Ready(Ok(()));
+            }
+            self.pending = Some(Pending {
+                buffer,
+                range: 0..taken,
+            });
+            turn.meter.copied(taken, turn.now_s);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,124 @@
+//! One direction of a flow: bytes taken from one socket and put into another, sealed, opened or
+//! copied on the way. A half is a value with explicit state; it holds a buffer only while bytes
+//! are on their way.
+
+mod copy;
+mod open;
+mod seal;
+
+pub use copy::Copy;
+pub use open::Open;
+pub use seal::Seal;
+
+use crate::dataplane::buffer::{Buffer, Pool};
+use crate::dataplane::registry::Meter;
+use kedge_model::Refusal;
+use kedge_record::{FrameError, OpenError, SealError};
+use std::io;
+use std::ops::Range;
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Why a flow ended other than by a clean close of both directions.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("the workload's connection ended: {0}")]
+    Plain(#[source] io::Error),
+    #[error("the carrier ended: {0}")]
+    Carrier(#[source] io::Error),
+    #[error("the carrier ended without close_notify")]
+    Truncated,
+    #[error("the peer's workload reset its connection")]
+    ResetByPeer,
+    #[error("the peer denied the flow: {refusal} ({text})")]
+    Denied { refusal: Refusal, text: String },
+    #[error("the peer did not answer the first flight in time")]
+    NoAnswer,
+    #[error("the peer's answer is malformed")]
+    BadAnswer,
+    #[error("open record: {0}")]
+    Open(#[from] OpenError),
+    #[error("seal record: {0}")]
+    Seal(#[from] SealError),
+}
+
+impl From<FrameError> for Broken {
+    fn from(error: FrameError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+/// What a half needs of its worker while it is polled.
+pub struct Turn<'a> {
+    pub pool: &'a Pool,
+    pub meter: &'a Meter,
+    /// Seconds since the worker's start, as of its last beat.
+    pub now_s: u64,
+}
+
+/// Bytes of a buffer that wait to be written.
+struct Pending {
+    buffer: Buffer,
+    range: Range<usize>,
+}
+
+impl Pending {
+    fn poll_write(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+        while !self.range.is_empty() {
+            let written = ready!(poll_io(
+                cx,
+                |cx| to.poll_write_ready(cx),
+                || { to.try_write(&self.buffer[self.range.clone()]) }
+            ))?;
+            self.range.start += written;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Repeats `attempt` until it gives something else than "would block", for which it waits.
+fn poll_io<T>(
+    cx: &mut Context<'_>,
+    mut ready: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    loop {
+        ready!(ready(cx))?;
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Reads once into `room`. A read that did not fill its room has emptied the socket: saying so
+/// now saves the system call that would find out (epoll(7), edge-triggered).
+fn poll_read(
+    cx: &mut Context<'_>,
+    from: &TcpStream,
+    room: usize,
+    mut read: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    let taken = ready!(poll_io(cx, |cx| from.poll_read_ready(cx), &mut read))?;
+    if taken != 0 && taken < room {
+        let drained = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = from.try_io(Interest::READABLE, drained);
+    }
+    Poll::Ready(Ok(taken))
+}
+
+/// Reads the next bytes only once some are there, so that waiting costs no buffer.
+fn poll_buffer(cx: &mut Context<'_>, from: &TcpStream, pool: &Pool) -> Poll<io::Result<Buffer>> {
+    ready!(from.poll_read_ready(cx))?;
+    pool.poll_take(cx).map(Ok)
+}
+
+/// FIN in one direction. A connection that is gone already has no direction left to end.
+fn shutdown(stream: &TcpStream) -> io::Result<()> {
+    match socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,218 @@
+//! Records on a carrier into plaintext for a workload.
+
+use super::{Broken, Turn, poll_buffer, poll_io, poll_read, shutdown};
+use crate::dataplane::buffer::{BUFFER_LEN, Buffer, SLOT};
+use crate::limits::TURNS_PER_POLL;
+use kedge_link::wire::Answer;
+use kedge_record::{HEADER_LEN, Opened, Unsealer, deframe};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::task::{Context, Poll, ready};
+use tokio::net::TcpStream;
+
+/// From records to a workload.
+pub struct Open {
+    unsealer: Unsealer,
+    answered: bool,
+    held: Option<Held>,
+    ending: bool,
+}
+
+/// Received bytes: opened ones that wait to be written, then ones that are still sealed.
+struct Held {
+    buffer: Buffer,
+    opened: [Range<usize>; Held::BATCH],
+    opened_count: usize,
+    sealed: Range<usize>,
+}
+
+impl Held {
+    /// Records opened before they are written together.
+    const BATCH: usize = 8;
+
+    fn new(buffer: Buffer, sealed: Range<usize>) -> Self {
+        Self {
+            buffer,
+            opened: std::array::from_fn(|_| 0..0),
+            opened_count: 0,
+            sealed,
+        }
+    }
+
+    /// Moves the beginning of an incomplete record to the front, so that there is room for the
+    /// rest of it.
+    fn compact(&mut self) {
+        if self.sealed.end + SLOT > BUFFER_LEN {
+            self.buffer.copy_within(self.sealed.clone(), 0);
+            self.sealed = 0..self.sealed.len();
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+        while self.opened_count > 0 {
+            let written = ready!(poll_io(
+                cx,
+                |cx| to.poll_write_ready(cx),
+                || {
+                    let slices = self.slices();
+                    to.try_write_vectored(&slices[..self.opened_count])
+                }
+            ))?;
+            self.consume(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn slices(&self) -> [IoSlice<'_>; Self::BATCH] {
+        std::array::from_fn(|i| IoSlice::new(&self.buffer[self.opened[i].clone()]))
+    }
+
+    fn consume(&mut self, mut written: usize) {
+        let mut done = 0;
+        for range in &mut self.opened[..self.opened_count] {
+            let here = written.min(range.len());
+            range.start += here;
+            written -= here;
+            if range.start < range.end {
+                break;
+            }
+            done += 1;
+        }
+        self.opened[..self.opened_count].rotate_left(done);
+        self.opened_count -= done;
+    }
+}
+
+impl Open {
+    /// The opener's side: the first record must be the answer.
+    pub fn awaiting_answer(unsealer: Unsealer) -> Self {
+        Self {
+            unsealer,
+            answered: false,
+            held: None,
+            ending: false,
+        }
+    }
+
+    /// The acceptor's side, beginning with bytes that came behind record 0.
+    pub fn with_received(unsealer: Unsealer, buffer: Buffer, sealed: Range<usize>) -> Self {
+        let held = (!sealed.is_empty()).then(|| Held::new(buffer, sealed));
+        Self {
+            unsealer,
+            answered: true,
+            held,
+            ending: false,
+        }
+    }
+
+    pub fn answered(&self) -> bool {
+        self.answered
+    }
+
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        for _ in 0..TURNS_PER_POLL {
+            if let Some(held) = &mut self.held {
+                ready!(held.poll_write(cx, to)).map_err(Broken::Plain)?;
+            }
+            if self.ending {
+                self.held = None;
+                shutdown(to).map_err(Broken::Plain)?;
+                return Poll::Ready(Ok(()));
+            }
+            if !self.open_batch(turn)? {
+                ready!(self.poll_receive(cx, from, turn))?;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Opens the complete records that are there, up to a batch; false when there is none.
+    fn open_batch(&mut self, turn: &Turn<'_>) -> Result<bool, Broken> {
+        let Some(held) = &mut self.held else {
+            return Ok(false);
+        };
+        let mut bytes = 0;
+        let mut progress = false;
+        while held.opened_count < Held::BATCH && !self.ending {
+            let Some(len) = deframe(&held.buffer[held.sealed.clone()])? else {
+                break;
+            };
+            let start = held.sealed.start;
+            held.sealed.start += len;
+            progress = true;
+            match self.unsealer.open(&mut held.buffer[start..start + len])? {
+                Opened::Data(content) if self.answered => {
+                    if !content.is_empty() {
+                        let start = start + HEADER_LEN;
+                        held.opened[held.opened_count] = start..start + content.len();
+                        held.opened_count += 1;
+                        bytes += content.len();
+                    }
+                }
+                Opened::Data(answer) => {
+                    consume_answer(answer)?;
+                    self.answered = true;
+                }
+                Opened::CloseNotify => self.ending = true,
+                Opened::Reset => return Err(Broken::ResetByPeer),
+                Opened::KeyUpdate => {}
+            }
+        }
+        turn.meter.opened(bytes, &self.unsealer, turn.now_s);
+        Ok(progress)
+    }
+
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        if self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.sealed.is_empty())
+        {
+            self.held = None;
+        }
+        let held = match &mut self.held {
+            Some(held) => held,
+            none => {
+                let buffer = ready!(poll_buffer(cx, from, turn.pool)).map_err(Broken::Carrier)?;
+                none.insert(Held::new(buffer, 0..0))
+            }
+        };
+        held.compact();
+        let end = held.sealed.end;
+        let room = BUFFER_LEN - end;
+        let received = poll_read(cx, from, room, || from.try_read(&mut held.buffer[end..]));
+        let received = match received {
+            Poll::Ready(received) => received.map_err(Broken::Carrier)?,
+            Poll::Pending => {
+                if held.sealed.is_empty() {
+                    self.held = None;
+                }
+                return Poll::Pending;
+            }
+        };
+        if received == 0 {
+            return Poll::Ready(Err(Broken::Truncated));
+        }
+        held.sealed.end += received;
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn consume_answer(content: &[u8]) -> Result<(), Broken> {
+    match Answer::parse(content).map_err(|_| Broken::BadAnswer)? {
+        Answer::Accepted => Ok(()),
+        Answer::Denied { refusal, text } => Err(Broken::Denied { refusal, text }),
+    }
+}
