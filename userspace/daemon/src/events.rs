@@ -133,7 +133,7 @@ impl Events {
     pub fn flow_broken(&self, info: &FlowInfo, broken: &Broken) {
         let event = match broken {
             Broken::Plain(_) | Broken::ResetByPeer => return,
-            Broken::Denied { refusal, .. } => self.refusal(*refusal),
+            Broken::Denied { refusal, .. } | Broken::Withdrawn(refusal) => self.refusal(*refusal),
             Broken::NoAnswer => self.refusal(Refusal::LinkLost),
             _ => {
                 self.0.broken.fetch_add(1, Relaxed);

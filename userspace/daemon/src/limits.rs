@@ -13,6 +13,8 @@ pub const TURNS_PER_POLL: usize = 16;
 
 /// Pause after accept() has failed for want of descriptors or memory.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Flows that are decided again before other work of the worker has its turn.
+pub const DECISIONS_PER_TURN: usize = 256;
 /// Descriptors kept for everything but flows; a flow has two.
 pub const DESCRIPTORS_RESERVED: u64 = 1_024;
 /// Connections per worker that are between accept() and their first flight.

@@ -66,6 +66,15 @@ impl SharedWorld {
         self.shared.changes.send_modify(|version| *version += 1);
     }
 
+    /// For a while: what must not change while it is looked at.
+    pub fn load_full(&self) -> Arc<World> {
+        self.shared.current.load_full()
+    }
+
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
     /// Grows with every replacement.
     pub fn version(&self) -> u64 {
         *self.shared.changes.borrow()

@@ -51,7 +51,11 @@ fn drive(pool: &Pool, mut flow: Flow) -> Ended {
             meter: &meter,
             now_s: 0,
         };
-        poll_fn(|cx| flow.poll(cx, &turn)).await
+        let ended = poll_fn(|cx| flow.poll(cx, &turn)).await;
+        if let Err(broken) = &ended {
+            flow.abort(broken);
+        }
+        ended
     })
 }
 

@@ -6,8 +6,8 @@ use serde_json::Value;
 use std::io::Read as _;
 use std::process::{Child, Stdio};
 use std::time::Duration;
-use xtask::lab::Lab;
-use xtask::lab::topology::{CLIENT, NODES, Node};
+use xtask::lab::topology::{CLIENT, LOAD, NODES, Node};
+use xtask::lab::{Lab, documents};
 use xtask::shell::wait_for;
 
 #[test]
@@ -33,6 +33,24 @@ fn a_renewed_certificate_makes_a_new_link_and_drops_no_flow() {
             outcome["requests"].as_u64().is_some_and(|n| n > 50),
             "{outcome}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn an_open_flow_that_a_new_policy_denies_is_reset_with_the_reason() {
+    play(|lab| {
+        let steady = Steady::start(lab)?;
+        let told = lab.events(Node::B)?.lines().count();
+        let deny = documents::policy() + &documents::deny(&CLIENT.spiffe_id(), &LOAD.spiffe_id());
+        lab.write_policy(Node::B, "lab", &deny)?;
+        wait_for("the event", Duration::from_secs(5), || {
+            let events = lab.events(Node::B)?;
+            let denied = |line: &str| line.contains("\"denied\"");
+            Ok(events.lines().skip(told).any(denied).then_some(()))
+        })?;
+        let outcome = steady.finish()?;
+        ensure!(outcome["errors"] == 1, "{outcome}");
         Ok(())
     });
 }

@@ -7,15 +7,12 @@ use kedge_link::wire::Record0;
 use kedge_model::{NodeName, OriginalDst, Refusal, SourceAddr, SpiffeId, is_deliverable};
 use kedge_policy::Request;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// Where an allowed flow goes.
 #[derive(Clone, Debug)]
 pub struct Route {
     pub parties: Parties,
     pub node: NodeName,
-    /// The destination instance that was looked up.
-    pub uid: Arc<str>,
 }
 
 impl Route {
@@ -82,9 +79,9 @@ pub fn classify_captured(
             client,
             original_dst: claim.original_dst,
             endpoint: endpoint.address,
+            uid: endpoint.workload.uid.clone(),
         },
         node: endpoint.node.name.clone(),
-        uid: endpoint.workload.uid.clone(),
     })
 }
 
@@ -125,7 +122,41 @@ pub fn classify_flight(
         client,
         original_dst: endpoint,
         endpoint: endpoint.socket_addr(),
+        uid: placed.uid.clone(),
     })
+}
+
+/// Whether what was allowed before still is: the verdict on a flow that was decided by an earlier
+/// snapshot. `nodes` are those of source and destination.
+pub fn reclassify(
+    world: &World,
+    parties: &Parties,
+    nodes: (&NodeName, &NodeName),
+) -> Result<(), Refusal> {
+    let (source_node, destination_node) = nodes;
+    if !world
+        .directory
+        .places(source_node, &parties.source, parties.client.ip())
+    {
+        return Err(Refusal::SourceMismatch);
+    }
+    let endpoint = parties.endpoint;
+    let placed = world
+        .directory
+        .workload_at(endpoint.ip())
+        .ok_or(Refusal::Stale)?;
+    let same = placed.uid == parties.uid
+        && placed.id == parties.destination
+        && placed.node == *destination_node;
+    if !same {
+        return Err(Refusal::Stale);
+    }
+    check_policy(
+        world,
+        &parties.source,
+        &parties.destination,
+        endpoint.port(),
+    )
 }
 
 /// Whether the address is a node's own.
@@ -242,7 +273,7 @@ allow = [
     fn a_service_is_resolved_to_its_endpoint_and_node() {
         let route = captured(CGROUP, "10.1.0.1:5000", "10.9.0.1:80").expect("allowed");
         assert_eq!(route.node.as_str(), "b");
-        assert_eq!(&*route.uid, "web-1");
+        assert_eq!(&*route.parties.uid, "web-1");
         assert_eq!(
             route.parties.endpoint,
             "10.2.0.1:8080".parse().expect("literal")
@@ -338,6 +369,30 @@ allow = [
     fn another_instance_at_the_same_address_is_stale() {
         let verdict = flight(|record0| record0.destination_instance = b"web-0".to_vec());
         assert_eq!(verdict.map(drop), Err(Refusal::Stale));
+    }
+
+    #[test]
+    fn an_open_flow_is_decided_again_by_what_is_known_now() {
+        let route = captured(CGROUP, "10.1.0.1:5000", "10.9.0.1:80").expect("allowed");
+        let again = |change: &dyn Fn(&str) -> String, policy: &str| {
+            let mut world = world("a");
+            world.directory = Directory::parse(&change(DIRECTORY)).expect("a directory");
+            let document = Document {
+                name: "test.toml".to_owned(),
+                text: policy.to_owned(),
+            };
+            world.policy = Policy::parse(vec![document]).expect("a policy");
+            reclassify(&world, &route.parties, (&world.node, &route.node))
+        };
+        let same = |text: &str| text.to_owned();
+        assert_eq!(again(&same, POLICY), Ok(()));
+        assert_eq!(again(&same, ""), Err(Refusal::Denied));
+        let anew = |text: &str| text.replace("\"web-1\"", "\"web-1b\"");
+        assert_eq!(again(&anew, POLICY), Err(Refusal::Stale));
+        let moved = |text: &str| text.replace("10.2.0.1", "10.2.0.7");
+        assert_eq!(again(&moved, POLICY), Err(Refusal::Stale));
+        let client_gone = |text: &str| text.replace("10.1.0.1", "10.1.0.7");
+        assert_eq!(again(&client_gone, POLICY), Err(Refusal::SourceMismatch));
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn seal_record0(
         destination,
         source_address: route.parties.client,
         destination_address: route.direct(),
-        destination_instance: route.uid.as_bytes().to_vec(),
+        destination_instance: route.parties.uid.as_bytes().to_vec(),
     };
     flow.seal_record0(&record0, flight)
 }

@@ -79,23 +79,9 @@ impl Flow {
         }
     }
 
-    /// Carries bytes until both directions have ended cleanly, or the flow is broken; then both
-    /// sockets say so.
+    /// Carries bytes until both directions have ended cleanly, or the flow is broken: then
+    /// [`abort`](Self::abort) it.
     pub fn poll(&mut self, cx: &mut Context<'_>, turn: &Turn<'_>) -> Poll<Result<(), Broken>> {
-        let result = ready!(self.poll_ways(cx, turn));
-        if let Err(broken) = &result {
-            self.abort(broken);
-        }
-        Poll::Ready(result)
-    }
-
-    /// Ends a flow whose peer never answered.
-    pub fn give_up(&mut self) -> Broken {
-        self.abort(&Broken::NoAnswer);
-        Broken::NoAnswer
-    }
-
-    fn poll_ways(&mut self, cx: &mut Context<'_>, turn: &Turn<'_>) -> Poll<Result<(), Broken>> {
         let out = self.out.poll(cx, &self.near, &self.far, turn)?;
         let back = self.back.poll(cx, &self.far, &self.near, turn)?;
         match (out, back) {
@@ -106,7 +92,7 @@ impl Flow {
 
     /// Ends both sockets so that nobody takes a broken flow for a finished one. Where our own
     /// workload reset, the peer's learns it by a sealed alert.
-    fn abort(&mut self, broken: &Broken) {
+    pub fn abort(&mut self, broken: &Broken) {
         if let (Broken::Plain(_), Half::Seal(seal)) = (broken, &mut self.out.half) {
             seal.reset(&self.far);
         } else {

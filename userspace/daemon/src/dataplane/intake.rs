@@ -1,6 +1,6 @@
 //! A captured connection, from accept() to its flow.
 
-use crate::dataplane::classify::{Refused, Route, classify_captured};
+use crate::dataplane::classify::{Refused, Route, classify_captured, reclassify};
 use crate::dataplane::delivery::deliver;
 use crate::dataplane::first_flight;
 use crate::dataplane::flow::Flow;
@@ -59,9 +59,9 @@ async fn classify(worker: &Worker, claim: &Claim, client: SourceAddr) -> Result<
 async fn open(worker: &Worker, near: TcpStream, claim: &Claim, route: Route) {
     let from = route.parties.client.socket_addr();
     let result = if route.node == worker.world.load().node {
-        open_local(worker, near, claim, &route).await
+        open_local(worker, near, &route).await
     } else {
-        open_remote(worker, near, claim, &route).await
+        open_remote(worker, near, &route).await
     };
     if let Err((near, refusal)) = result {
         let refused = Refused {
@@ -76,12 +76,9 @@ async fn open(worker: &Worker, near: TcpStream, claim: &Claim, route: Route) {
 /// A refusal gives the application's socket back, so that it can be reset.
 type Opened = Result<(), (TcpStream, Refusal)>;
 
-async fn open_local(worker: &Worker, near: TcpStream, claim: &Claim, route: &Route) -> Opened {
+async fn open_local(worker: &Worker, near: TcpStream, route: &Route) -> Opened {
     match deliver(&worker.claims, &route.parties).await {
         Ok(far) => {
-            if let Err(refusal) = still_allowed(worker, claim, route) {
-                return Err((near, refusal));
-            }
             let info = FlowInfo::new(route.parties.clone(), Carriage::Local);
             worker.run(Flow::local(near, far), info);
             Ok(())
@@ -90,13 +87,17 @@ async fn open_local(worker: &Worker, near: TcpStream, claim: &Claim, route: &Rou
     }
 }
 
-async fn open_remote(worker: &Worker, near: TcpStream, claim: &Claim, route: &Route) -> Opened {
-    let prepared = first_flight::prepare(worker, route).await;
-    let allowed = prepared.and_then(|ready| still_allowed(worker, claim, route).map(|()| ready));
-    let ready = match allowed {
+async fn open_remote(worker: &Worker, near: TcpStream, route: &Route) -> Opened {
+    let ready = match first_flight::prepare(worker, route).await {
         Ok(ready) => ready,
         Err(refusal) => return Err((near, refusal)),
     };
+    // What was allowed when the connection came may have moved, or been forbidden, while a link
+    // was made: nothing leaves before the newest snapshot has been asked.
+    let world = worker.world.load_full();
+    if let Err(refusal) = reclassify(&world, &route.parties, (&world.node, &route.node)) {
+        return Err((near, refusal));
+    }
     let carriage = Carriage::Opener {
         peer: ready.link.peer.clone(),
         suite: ready.link.suite,
@@ -106,27 +107,6 @@ async fn open_remote(worker: &Worker, near: TcpStream, claim: &Claim, route: &Ro
         worker.run(flow, FlowInfo::new(route.parties.clone(), carriage));
     }
     Ok(())
-}
-
-/// The same verdict by the newest snapshot: what was allowed when the connection came may have
-/// moved or been forbidden while a link was made.
-fn still_allowed(worker: &Worker, claim: &Claim, route: &Route) -> Result<(), Refusal> {
-    let world = worker.world.load();
-    let endpoint = route.parties.endpoint.ip();
-    let placed = world
-        .directory
-        .workload_at(endpoint)
-        .ok_or(Refusal::Stale)?;
-    if placed.uid != route.uid || placed.node != route.node {
-        return Err(Refusal::Stale);
-    }
-    let direct = Claim {
-        original_dst: route.direct(),
-        ..*claim
-    };
-    classify_captured(&world, &direct, route.parties.client, 0)
-        .map(drop)
-        .map_err(|refused| refused.refusal)
 }
 
 /// The application sees a reset; the event says why.

@@ -10,6 +10,7 @@
 //! is in [`crate::world`] and [`crate::links`].
 
 pub mod acceptance;
+pub mod authority;
 pub mod buffer;
 pub mod carrier;
 pub mod classify;

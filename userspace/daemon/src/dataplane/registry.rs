@@ -1,13 +1,14 @@
 //! What a worker's flows are and have done, for whoever asks. The dataplane writes meters without
 //! a lock; the list itself is locked only while a flow begins or ends, or is listed.
 
-use kedge_model::{NodeName, OriginalDst, SourceAddr, SpiffeId, Suite};
+use kedge_model::{NodeName, OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
 use kedge_record::{Sealer, Unsealer};
 use slab::Slab;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// How far a flow has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Parties {
     pub client: SourceAddr,
     pub original_dst: OriginalDst,
     pub endpoint: SocketAddr,
+    /// The destination's instance: tells a pod from its successor at the same address.
+    pub uid: Arc<str>,
 }
 
 /// How a flow travels.
@@ -37,6 +40,15 @@ pub enum Carriage {
 }
 
 impl Carriage {
+    /// Where source and destination run, as seen from `ours`.
+    pub fn nodes<'a>(&'a self, ours: &'a NodeName) -> (&'a NodeName, &'a NodeName) {
+        match self {
+            Self::Local => (ours, ours),
+            Self::Opener { peer, .. } => (ours, peer),
+            Self::Acceptor { peer, .. } => (peer, ours),
+        }
+    }
+
     pub fn peer(&self) -> Option<&NodeName> {
         match self {
             Self::Local => None,
@@ -57,6 +69,32 @@ pub struct FlowInfo {
     pub carriage: Carriage,
     pub opened_at: Instant,
     pub meter: Meter,
+    pub withdrawal: Withdrawal,
+}
+
+/// Says to a flow's task, once, that the flow is no longer allowed.
+#[derive(Default)]
+pub struct Withdrawal {
+    refusal: OnceLock<Refusal>,
+    said: Notify,
+}
+
+impl Withdrawal {
+    pub fn withdraw(&self, refusal: Refusal) {
+        if self.refusal.set(refusal).is_ok() {
+            self.said.notify_one();
+        }
+    }
+
+    /// Until it was said, if ever.
+    pub async fn withdrawn(&self) -> Refusal {
+        loop {
+            if let Some(refusal) = self.refusal.get() {
+                return *refusal;
+            }
+            self.said.notified().await;
+        }
+    }
 }
 
 /// Counters of one flow. One worker writes, anybody reads.
@@ -120,6 +158,7 @@ impl FlowInfo {
             carriage,
             opened_at: Instant::now(),
             meter: Meter::default(),
+            withdrawal: Withdrawal::default(),
         }
     }
 

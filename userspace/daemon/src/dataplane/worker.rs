@@ -5,7 +5,7 @@ use crate::dataplane::carrier::Carriers;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Broken, Turn};
 use crate::dataplane::registry::{FlowInfo, Registered, Registry};
-use crate::dataplane::{acceptance, intake};
+use crate::dataplane::{acceptance, authority, intake};
 use crate::events::Events;
 use crate::limits::{ACCEPT_PAUSE, ANSWER_TIMEOUT, BEAT, OPENING_PER_WORKER, STRANGERS_PER_WORKER};
 use crate::links::{Links, Stranger};
@@ -104,6 +104,10 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             spawn_local(async move { accept_peers(worker, peer).await });
         }
         spawn_local(accept_captured(worker.clone(), capture));
+        spawn_local(authority::follow(
+            worker.world.clone(),
+            Arc::clone(&worker.registry),
+        ));
         beat(&worker, equipment.index, &equipment.beats).await
     })
 }
@@ -120,11 +124,12 @@ impl Worker {
     }
 
     async fn drive(&self, mut flow: Flow, registered: &Registered<'_>) {
-        let result = match timeout(ANSWER_TIMEOUT, self.until_answered(&mut flow, registered)).await
-        {
-            Ok(Some(ended)) => ended,
-            Ok(None) => poll_fn(|cx| flow.poll(cx, &self.turn(registered))).await,
-            Err(_) => Err(flow.give_up()),
+        authority::decide(&self.world, &registered.info);
+        let withdrawal = &registered.info.withdrawal;
+        let result = tokio::select! {
+            biased;
+            refusal = withdrawal.withdrawn() => Err(Broken::Withdrawn(refusal)),
+            ended = self.carry(&mut flow, registered) => ended,
         };
         match result {
             Ok(()) => {
@@ -132,7 +137,19 @@ impl Worker {
                     parting.wait().await;
                 }
             }
-            Err(broken) => self.events.flow_broken(&registered.info, &broken),
+            Err(broken) => {
+                flow.abort(&broken);
+                self.events.flow_broken(&registered.info, &broken);
+            }
+        }
+    }
+
+    /// Until the flow ends; a peer that does not answer ends it too.
+    async fn carry(&self, flow: &mut Flow, registered: &Registered<'_>) -> Result<(), Broken> {
+        match timeout(ANSWER_TIMEOUT, self.until_answered(flow, registered)).await {
+            Ok(Some(ended)) => ended,
+            Ok(None) => poll_fn(|cx| flow.poll(cx, &self.turn(registered))).await,
+            Err(_) => Err(Broken::NoAnswer),
         }
     }
 

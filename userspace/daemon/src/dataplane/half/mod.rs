@@ -35,6 +35,8 @@ pub enum Broken {
     Denied { refusal: Refusal, text: String },
     #[error("the peer did not answer the first flight in time")]
     NoAnswer,
+    #[error("no longer allowed: {0}")]
+    Withdrawn(Refusal),
     #[error("the peer's answer is malformed")]
     BadAnswer,
     #[error("open record: {0}")]
