@@ -2,7 +2,7 @@
 
 use crate::limits::{BACKLOG, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, USER_TIMEOUT};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -62,6 +62,14 @@ impl Dial {
     }
 }
 
+/// Reads what is there right now, whatever a runtime knows of the socket's readiness.
+///
+/// # Errors
+/// Of recv(); `WouldBlock` where nothing is there yet.
+pub fn read_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(socket)).read(buffer)
+}
+
 /// Makes the coming close() send RST instead of FIN.
 ///
 /// # Errors
@@ -86,7 +94,6 @@ fn tuned(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
     #[test]
     fn accepted_sockets_inherit_what_notices_a_dead_peer() {

@@ -88,6 +88,8 @@ impl Run {
     /// When somebody else holds it for longer than a clean-up takes.
     pub fn lock(&self) -> Result<Lock> {
         let path = PathBuf::from(format!("/run/lock/kedge-{self}.lock"));
+        // Containers often begin with an empty /run.
+        fs::create_dir_all("/run/lock").context("make /run/lock")?;
         let what =
             format!("lab {self}, which another process uses (end it, or choose another --run)");
         wait_for(&what, Duration::from_secs(15), || {

@@ -14,10 +14,12 @@ use kedge_link::wire::{Answer, Header, Opening};
 use kedge_link::{Flight, FlightError};
 use kedge_model::Refusal;
 use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Sealer, Unsealer, deframe};
+use kedge_sys::socket::read_now;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -105,23 +107,30 @@ pub async fn carry(worker: Worker, carrier: TcpStream, from: SocketAddr) {
     }
 }
 
-/// Reads until there is a whole opening, or a first byte that is none.
+/// Reads until there is a whole opening, or a first byte that is none. Its bytes are often there
+/// before the runtime knows.
 async fn read_start(carrier: &TcpStream, first: &mut [u8; Opening::LEN]) -> io::Result<usize> {
     let mut len = 0;
-    while len < Opening::LEN {
-        carrier.readable().await?;
-        match carrier.try_read(&mut first[len..]) {
+    loop {
+        match read_now(carrier, &mut first[len..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => len += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait_for_more(carrier).await?
+            }
             Err(error) => return Err(error),
         }
-        // Readiness may be spurious: nothing is known before a byte is here.
-        if len > 0 && first[0] != Opening::KIND {
-            break;
+        if len == Opening::LEN || (len > 0 && first[0] != Opening::KIND) {
+            return Ok(len);
         }
     }
-    Ok(len)
+}
+
+/// Until new bytes arrive: what the runtime took for readiness before was read past its back.
+async fn wait_for_more(carrier: &TcpStream) -> io::Result<()> {
+    let stale = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+    let _ = carrier.try_io(Interest::READABLE, stale);
+    carrier.readable().await
 }
 
 /// Links belong to the control runtime.

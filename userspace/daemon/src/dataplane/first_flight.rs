@@ -12,6 +12,7 @@ use kedge_link::wire::Record0;
 use kedge_link::{Handle, NewFlow, ProofKind};
 use kedge_model::Refusal;
 use kedge_record::{ContentType, HEADER_LEN, PLAINTEXT_MAX, Sealer, Unsealer};
+use kedge_sys::socket::read_now;
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -98,7 +99,7 @@ fn seal_first_bytes(
     buffer: &mut Buffer,
 ) -> io::Result<usize> {
     let slot = &mut buffer[FRONT..FRONT + SLOT];
-    match near.try_read(&mut slot[HEADER_LEN..][..PLAINTEXT_MAX]) {
+    match read_now(near, &mut slot[HEADER_LEN..][..PLAINTEXT_MAX]) {
         Ok(0) => Ok(0),
         Ok(len) => Ok(sealer
             .seal(ContentType::ApplicationData, slot, len)
