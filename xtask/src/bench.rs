@@ -32,6 +32,30 @@ struct Amounts {
     idle: [u32; 2],
 }
 
+impl Amounts {
+    fn rr(&self) -> [&'static str; 5] {
+        ["rr", "--size", "1024", "--count", self.requests]
+    }
+
+    fn connect(&self) -> [&'static str; 5] {
+        ["connect", "--clients", "1", "--count", self.connections]
+    }
+
+    fn connect_16(&self) -> [&'static str; 5] {
+        [
+            "connect",
+            "--clients",
+            "16",
+            "--count",
+            self.connections_of_16,
+        ]
+    }
+
+    fn bulk(&self) -> [&'static str; 3] {
+        ["bulk", "--seconds", self.bulk_seconds]
+    }
+}
+
 const FULL: Amounts = Amounts {
     rounds: 5,
     bulk_seconds: "3",
@@ -54,12 +78,15 @@ const QUICK: Amounts = Amounts {
 pub fn bench(run: Run, tools: &Tools, xtask: &Path, options: Options) -> Result<()> {
     let amounts = if options.quick { QUICK } else { FULL };
     eprintln!("bench: a lab of two nodes, {} rounds", amounts.rounds);
+    if options.quick {
+        eprintln!("bench: quick: this shows that it works; these are no figures");
+    }
     let mut lab = Lab::up(run, tools, xtask)?;
     rounds::keep_cores_awake(&mut lab)?;
     let mut figures = Figures::default();
     for round in 1..=amounts.rounds {
         eprintln!("bench: round {round} of {}", amounts.rounds);
-        rounds::round(&mut lab, &amounts, &mut figures)?;
+        rounds::round(&mut lab, &amounts, round, &mut figures)?;
     }
     if options.json {
         figures.print_json()

@@ -5,6 +5,19 @@ use kedge_abi::{Address, Endpoint};
 pub const AF_INET: u32 = 2;
 pub const AF_INET6: u32 = 10;
 
+/// States of a socket that has sent its FIN first (enum in include/net/tcp_states.h).
+const FIN_WAIT1: u32 = 4;
+const FIN_WAIT2: u32 = 5;
+const CLOSING: u32 = 11;
+
+/// Whether the claim of a socket that closes in this state may still be wanted: an application
+/// that connects, writes and closes is gone before the daemon has accepted, and its bytes are not.
+#[inline(always)]
+#[must_use]
+pub fn claim_outlives_socket(state_before: u32) -> bool {
+    matches!(state_before, FIN_WAIT1 | FIN_WAIT2 | CLOSING)
+}
+
 /// What `struct bpf_sock_ops` says about a socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawSocket {
@@ -65,6 +78,12 @@ mod tests {
 
     fn v4(text: [u8; 4]) -> u32 {
         u32::from_ne_bytes(text)
+    }
+
+    #[test]
+    fn only_the_claim_of_a_socket_that_said_fin_first_outlives_it() {
+        let outliving = (1..=12).filter(|state| claim_outlives_socket(*state));
+        assert!(outliving.eq([FIN_WAIT1, FIN_WAIT2, CLOSING]));
     }
 
     #[test]

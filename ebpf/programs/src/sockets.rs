@@ -5,14 +5,14 @@ use crate::account::{Subject, count, tell};
 use crate::maps::{ADMITTED, CLAIMS, CLIENT, DELIVERIES, ORIGINAL};
 use crate::storage;
 use aya_ebpf::bindings::{
-    BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_ANY, BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock,
 };
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use kedge_abi::{Claim, Client, Counter, Endpoint, EventKind, Original, Tuple, original};
-use kedge_logic::sockets::{Ends, RawSocket, ends};
+use kedge_logic::sockets::{Ends, RawSocket, claim_outlives_socket, ends};
 
 /// The routed way: every client has an address of its own.
 const ROUTED: u64 = 0;
@@ -22,7 +22,7 @@ pub fn kedge_sockets(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => before_syn(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(&ctx),
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx),
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx, ctx.arg(0)),
         _ => {}
     }
     1
@@ -50,7 +50,8 @@ fn before_syn(ctx: &SockOpsContext) {
 }
 
 /// Two sockets cannot have the same tuple at once, unless two namespaces share an address. Whose
-/// the claim is cannot be told then, so both lose it, and the daemon refuses both.
+/// the claim is cannot be told then, so both lose it, and the daemon refuses both. In one
+/// namespace the earlier socket is gone, and nobody took its claim.
 #[inline(always)]
 fn file_claim(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
     let tuple = Tuple::new(ends.local, ends.remote, original.scope);
@@ -61,10 +62,13 @@ fn file_claim(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
         asked: original.asked,
         reserved: 0,
     };
-    if CLAIMS
-        .insert(&tuple, &claim, u64::from(BPF_NOEXIST))
-        .is_ok()
-    {
+    // SAFETY: one field is read at once; a change in between only makes it another claim's.
+    let earlier = unsafe { CLAIMS.get(&tuple) };
+    let flags = match earlier {
+        Some(earlier) if earlier.netns_cookie == claim.netns_cookie => u64::from(BPF_ANY),
+        _ => u64::from(BPF_NOEXIST),
+    };
+    if CLAIMS.insert(&tuple, &claim, flags).is_ok() {
         count(Counter::Claimed);
         return;
     }
@@ -118,15 +122,17 @@ fn established(ctx: &SockOpsContext) {
     let _ = ADMITTED.remove(&tuple);
 }
 
-/// Takes back what nobody took.
+/// Takes back what nobody will take.
 #[inline(always)]
-fn closed(ctx: &SockOpsContext) {
+fn closed(ctx: &SockOpsContext, state_before: u32) {
     let Some(ends) = ends_of(ctx) else {
         return;
     };
     match storage::of(&ORIGINAL, socket(ctx)) {
         Some(original) if original.state == original::CAPTURED => {
-            let _ = CLAIMS.remove(&Tuple::new(ends.local, ends.remote, original.scope));
+            if !claim_outlives_socket(state_before) {
+                let _ = CLAIMS.remove(&Tuple::new(ends.local, ends.remote, original.scope));
+            }
         }
         _ => {
             let _ = ADMITTED.remove(&Tuple::new(ends.local, ends.remote, ROUTED));

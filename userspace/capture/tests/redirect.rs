@@ -100,8 +100,8 @@ fn a_claim_that_nobody_took_is_gone_when_its_socket_is() {
     daemon.listen(&format!("[::]:{PORT_BASE}"));
     pod.connect("10.66.2.2:80").expect("connect");
     let accepted = daemon.accept();
-    drop(pod);
     daemon.close();
+    drop(pod);
     let taken = || {
         capture
             .claims()
@@ -111,6 +111,24 @@ fn a_claim_that_nobody_took_is_gone_when_its_socket_is() {
     // Looking takes it, so look once, after the kernel had its time.
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(taken(), None);
+}
+
+#[test]
+fn a_client_that_writes_and_closes_before_it_is_accepted_keeps_its_claim_and_its_bytes() {
+    let lab = lab_or_skip!();
+    let capture = lab.capturing(Mode::Require);
+    let mut daemon = lab.daemon();
+    let mut pod = lab.actor("pods/a", "a");
+    daemon.listen(&format!("[::]:{PORT_BASE}"));
+    pod.connect("10.66.2.2:80").expect("connect");
+    pod.send("last words").expect("send");
+    pod.close();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let accepted = daemon.accept();
+    let claim = capture.claims().take(accepted.from, accepted.local);
+    let claim = claim.expect("map").expect("the claim of a closed socket");
+    assert_eq!(claim.original_dst.to_string(), "10.66.2.2:80");
+    assert_eq!(daemon.receive(), Ok("last words".to_owned()));
 }
 
 #[test]

@@ -216,6 +216,11 @@ impl Events {
         self.rejected(EventKind::SvidRejected, &chain(error));
     }
 
+    pub fn capture_failed(&self, cause: &str) {
+        let remedy = "correct what the cause names; kedged tries again every two seconds";
+        self.advise(EventKind::CaptureFailed, cause, remedy);
+    }
+
     /// A new version of a file cannot be used; the last good one stays in force.
     pub fn rejected(&self, kind: EventKind, cause: &str) {
         self.advise(

@@ -63,6 +63,10 @@ pub const LINK_DRAIN: Duration = Duration::from_secs(10);
 pub const BEAT: Duration = Duration::from_secs(1);
 /// Events that wait for the edge; more are counted and dropped.
 pub const EVENTS_WAITING: usize = 4_096;
+/// Events of the BPF programs that are read before other control work has its turn.
+pub const KERNEL_EVENTS_PER_BATCH: usize = 64;
+/// Events of the BPF programs that are passed on in one second; more are only counted there.
+pub const KERNEL_EVENTS_PER_SECOND: usize = 200;
 /// Flows that one answer of the admin API lists.
 pub const FLOWS_LISTED: usize = 20_000;
 /// Events that wait for one slow reader of the admin API before it misses some.

@@ -1,7 +1,8 @@
-//! One round: everything once, direct and kedge next to each other.
+//! One round: everything once, direct and kedge one right after the other.
 //!
-//! Direct goes from pod `bare` to pod `bareload`, both in mode off; kedge from `client` to `load`.
-//! Both cross the same nodes and the same wire.
+//! Direct goes from pod `bare` to pod `bareload` with no daemon and no program on the machine, so
+//! that kedge is compared with a machine without kedge; kedge goes from `client` to `load`. Both
+//! cross the same nodes and the same wire, and take turns in going first.
 
 use super::Amounts;
 use super::cost::{cpu_seconds, memory_kib};
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 /// A daemon that has just started, or has just lost its flows, becomes quiet within this time.
 const SETTLE: Duration = Duration::from_millis(1500);
+/// What a run has left to do when its client has ended is part of its cost.
+const AFTERMATH: Duration = Duration::from_millis(200);
 
 /// Keeps every core from sleeping between two packets, at a priority that yields to everything:
 /// waking up would cost more than what is measured.
@@ -33,16 +36,98 @@ pub fn keep_cores_awake(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-pub fn round(lab: &mut Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()> {
+/// What both systems are measured by.
+struct Common {
+    rr: Value,
+    connect: Value,
+    connect_16: Value,
+    bulk: Value,
+}
+
+pub fn round(lab: &mut Lab, amounts: &Amounts, number: usize, figures: &mut Figures) -> Result<()> {
+    let (direct, kedge) = if number % 2 == 1 {
+        let direct = direct_side(lab, amounts)?;
+        (direct, kedge_side(lab, amounts, figures)?)
+    } else {
+        let kedge = kedge_side(lab, amounts, figures)?;
+        (direct_side(lab, amounts)?, kedge)
+    };
+    for (pair, of) in PAIRS {
+        figures.add_pair(*pair, of(&direct)?, of(&kedge)?);
+    }
+    Ok(())
+}
+
+type Reading = fn(&Common) -> Result<f64>;
+
+const PAIRS: &[(Pair, Reading)] = &[
+    (pair("rr_1k_p50_us", "µs", "rr_1k_p50_ratio"), |of| {
+        number(&of.rr, "p50_us")
+    }),
+    (pair("rr_1k_p99_us", "µs", "rr_1k_p99_ratio"), |of| {
+        number(&of.rr, "p99_us")
+    }),
+    (pair("connect_p50_us", "µs", "connect_p50_ratio"), |of| {
+        number(&of.connect, "p50_us")
+    }),
+    (
+        pair("connect_rate_16", "connections/s", "connect_rate_16_ratio"),
+        |of| number(&of.connect_16, "per_second"),
+    ),
+    (pair("bulk_mb_per_s", "MB/s", "bulk_ratio"), |of| {
+        Ok(number(&of.bulk, "bytes")? / 1e6 / number(&of.bulk, "seconds")?)
+    }),
+];
+
+const fn pair(figure: &'static str, unit: &'static str, ratio: &'static str) -> Pair {
+    Pair {
+        figure,
+        unit,
+        ratio,
+    }
+}
+
+/// Without daemons, and so without their programs.
+fn direct_side(lab: &mut Lab, amounts: &Amounts) -> Result<Common> {
+    lab.stop_daemons()?;
+    sleep(SETTLE);
+    let run = |verb: &[&str]| load(lab, &BARE, &BARELOAD, verb);
+    Ok(Common {
+        rr: run(&amounts.rr())?,
+        connect: run(&amounts.connect())?,
+        connect_16: run(&amounts.connect_16())?,
+        bulk: run(&amounts.bulk())?,
+    })
+}
+
+fn kedge_side(lab: &mut Lab, amounts: &Amounts, figures: &mut Figures) -> Result<Common> {
     fresh_daemons(lab)?;
-    figures.add(KEDGE, "idle_mib", "MiB", memory_kib(lab)? / 1024.0);
-    cold_pair(lab, figures)?;
-    request_response(lab, amounts, figures)?;
-    connect_one(lab, amounts, figures)?;
-    connect_sixteen(lab, amounts, figures)?;
-    bulk(lab, amounts, figures)?;
+    figures.add(
+        KEDGE,
+        "idle_mib",
+        "MiB of one daemon",
+        memory_kib(lab)? / 1024.0,
+    );
+    let (_, cold) = costing(lab, &["connect", "--count", "1"])?;
+    figures.add(KEDGE, "cold_cpu_us", "CPU µs, both daemons", 1e6 * cold);
+    let (rr, _) = costing(lab, &amounts.rr())?;
+    let (connect, cpu) = costing(lab, &amounts.connect())?;
+    let each = 1e6 * cpu / number(&connect, "count")?;
+    figures.add(KEDGE, "cpu_us_per_conn_1", "CPU µs, both daemons", each);
+    let (connect_16, cpu) = costing(lab, &amounts.connect_16())?;
+    let each = 1e6 * cpu / number(&connect_16, "count")?;
+    figures.add(KEDGE, "cpu_us_per_conn_16", "CPU µs, both daemons", each);
+    let (bulk, cpu) = costing(lab, &amounts.bulk())?;
+    let each = cpu / (number(&bulk, "bytes")? / 1e9);
+    figures.add(KEDGE, "cpu_s_per_gb", "CPU s, both daemons", each);
     fresh_daemons(lab)?;
-    idle_connections(lab, amounts, figures)
+    idle_connections(lab, amounts, figures)?;
+    Ok(Common {
+        rr,
+        connect,
+        connect_16,
+        bulk,
+    })
 }
 
 fn fresh_daemons(lab: &mut Lab) -> Result<()> {
@@ -52,102 +137,12 @@ fn fresh_daemons(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// The first connection of two nodes that do not know each other: one handshake and one flow.
-fn cold_pair(lab: &Lab, figures: &mut Figures) -> Result<()> {
+/// A run through kedge, and what both daemons used for it, in seconds.
+fn costing(lab: &Lab, verb: &[&str]) -> Result<(Value, f64)> {
     let before = cpu_seconds(lab)?;
-    kedge(lab, &["connect", "--count", "1"])?;
-    sleep(Duration::from_millis(200));
-    figures.add(
-        KEDGE,
-        "cold_cpu_us",
-        "CPU µs, both daemons",
-        1e6 * (cpu_seconds(lab)? - before),
-    );
-    Ok(())
-}
-
-fn request_response(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()> {
-    let verb = ["rr", "--size", "1024", "--count", amounts.requests];
-    let (direct, kedge) = (direct(lab, &verb)?, kedge(lab, &verb)?);
-    for (key, pair) in [("p50_us", RR_P50), ("p99_us", RR_P99)] {
-        figures.add_pair(pair, number(&direct, key)?, number(&kedge, key)?);
-    }
-    Ok(())
-}
-
-const RR_P50: Pair = Pair {
-    figure: "rr_1k_p50_us",
-    unit: "µs",
-    ratio: "rr_1k_p50_ratio",
-};
-const RR_P99: Pair = Pair {
-    figure: "rr_1k_p99_us",
-    unit: "µs",
-    ratio: "rr_1k_p99_ratio",
-};
-
-fn connect_one(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()> {
-    const P50: Pair = Pair {
-        figure: "connect_p50_us",
-        unit: "µs",
-        ratio: "connect_p50_ratio",
-    };
-    let verb = ["connect", "--clients", "1", "--count", amounts.connections];
-    let direct = direct(lab, &verb)?;
-    let before = cpu_seconds(lab)?;
-    let kedge = kedge(lab, &verb)?;
-    let cpu = cpu_seconds(lab)? - before;
-    figures.add_pair(P50, number(&direct, "p50_us")?, number(&kedge, "p50_us")?);
-    let each = 1e6 * cpu / number(&kedge, "count")?;
-    figures.add(KEDGE, "cpu_us_per_conn_1", "CPU µs, both daemons", each);
-    Ok(())
-}
-
-fn connect_sixteen(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()> {
-    const RATE: Pair = Pair {
-        figure: "connect_rate_16",
-        unit: "connections/s",
-        ratio: "connect_rate_16_ratio",
-    };
-    let verb = [
-        "connect",
-        "--clients",
-        "16",
-        "--count",
-        amounts.connections_of_16,
-    ];
-    let direct = direct(lab, &verb)?;
-    let before = cpu_seconds(lab)?;
-    let kedge = kedge(lab, &verb)?;
-    let cpu = cpu_seconds(lab)? - before;
-    figures.add_pair(
-        RATE,
-        number(&direct, "per_second")?,
-        number(&kedge, "per_second")?,
-    );
-    let each = 1e6 * cpu / number(&kedge, "count")?;
-    figures.add(KEDGE, "cpu_us_per_conn_16", "CPU µs, both daemons", each);
-    Ok(())
-}
-
-fn bulk(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()> {
-    const RATE: Pair = Pair {
-        figure: "bulk_mb_per_s",
-        unit: "MB/s",
-        ratio: "bulk_ratio",
-    };
-    let verb = ["bulk", "--seconds", amounts.bulk_seconds];
-    let direct = direct(lab, &verb)?;
-    let before = cpu_seconds(lab)?;
-    let kedge = kedge(lab, &verb)?;
-    let cpu = cpu_seconds(lab)? - before;
-    let rate = |result: &Value| {
-        Ok::<_, anyhow::Error>(number(result, "bytes")? / 1e6 / number(result, "seconds")?)
-    };
-    figures.add_pair(RATE, rate(&direct)?, rate(&kedge)?);
-    let each = cpu / (number(&kedge, "bytes")? / 1e9);
-    figures.add(KEDGE, "cpu_s_per_gb", "CPU s, both daemons", each);
-    Ok(())
+    let result = kedge(lab, verb)?;
+    sleep(AFTERMATH);
+    Ok((result, cpu_seconds(lab)? - before))
 }
 
 fn idle_connections(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()> {
@@ -201,10 +196,6 @@ impl Drop for Held {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }
-}
-
-fn direct(lab: &Lab, verb: &[&str]) -> Result<Value> {
-    load(lab, &BARE, &BARELOAD, verb)
 }
 
 fn kedge(lab: &Lab, verb: &[&str]) -> Result<Value> {

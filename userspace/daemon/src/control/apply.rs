@@ -1,7 +1,7 @@
 //! Keeps snapshot, programs and links in step with the files.
 
 use crate::config::Config;
-use crate::control::cgroups;
+use crate::control::cgroups::{self, CgroupError};
 use crate::control::sources::{self, SourceError, Sources};
 use crate::events::{Events, chain};
 use crate::world::{SharedWorld, World};
@@ -18,6 +18,14 @@ use tokio::sync::mpsc;
 
 /// EHOSTUNREACH: what an application sees where `require` forbids a destination.
 const UNREACHABLE: u16 = 113;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+}
 
 /// When each source was last taken, in seconds since 1970, for `kedge status`.
 #[derive(Default)]
@@ -46,6 +54,7 @@ struct Rejected {
     directory: Option<String>,
     policy: Option<String>,
     svid: Option<String>,
+    applying: Option<String>,
 }
 
 /// The first good version of everything; the daemon does not start without.
@@ -116,25 +125,28 @@ impl Control {
         let directory = directory.unwrap_or_else(|| world.directory.clone());
         let policy = policy.unwrap_or_else(|| world.policy.clone());
         drop(world);
-        if let Err(error) = self.apply(directory, policy) {
-            self.events
-                .rejected(EventKind::CaptureFailed, &chain(&error));
+        let complaint = self
+            .apply(directory, policy)
+            .err()
+            .map(|error| chain(&error));
+        if complaint != self.rejected.applying {
+            if let Some(cause) = &complaint {
+                self.events.capture_failed(cause);
+            }
+            self.rejected.applying = complaint;
         }
     }
 
-    /// Tells the programs first and the workers last where something is taken away, so that what
-    /// a program still captures is decided by the newest snapshot in any case.
-    pub fn apply(&mut self, directory: Directory, policy: Policy) -> Result<(), CaptureError> {
+    /// Workers decide by the new snapshot at once, whatever becomes of the programs' tables: a
+    /// deny must not wait for room in a map. What a table did not take is tried again.
+    pub fn apply(&mut self, directory: Directory, policy: Policy) -> Result<(), ApplyError> {
         let verdicts = kedge_policy::compile(&directory, &policy, &self.config.node);
-        let found = cgroups::find(&self.config, &verdicts.workloads);
+        let found = cgroups::find(&self.config, &verdicts.workloads)?;
         let wanted = (verdicts, found.cgroups);
         if self.applied.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        let mut capture = self.capture();
-        capture.replace_verdicts(&translate(&wanted.0, &directory))?;
-        capture.replace_cgroups(&wanted.1)?;
-        drop(capture);
+        let told = translate(&wanted.0, &directory);
         self.world.replace(World {
             node: self.config.node.clone(),
             trust_domain: self.config.trust_domain.clone(),
@@ -142,6 +154,10 @@ impl Control {
             policy,
             cgroups: found.workloads,
         });
+        let mut capture = self.capture();
+        capture.replace_cgroups(&wanted.1)?;
+        capture.replace_verdicts(&told)?;
+        drop(capture);
         self.applied = Some(wanted);
         Ok(())
     }

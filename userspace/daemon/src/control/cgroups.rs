@@ -6,7 +6,7 @@ use kedge_model::Mode;
 use kedge_policy::LocalWorkload;
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Where the daemon itself runs, below the cgroup root.
@@ -20,34 +20,58 @@ pub struct Found {
     pub workloads: HashMap<u64, Arc<str>>,
 }
 
-pub fn find(config: &Config, workloads: &[LocalWorkload]) -> Found {
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// Guarding less than was asked for is not an option.
+    #[error("cgroup {}: {source}; it is named in `managed_roots` or `probe_cgroups`: make it, or correct the configuration", path.display())]
+    Configured { path: PathBuf, source: io::Error },
+    #[error("cgroup {} of workload {uid}: {source}", path.display())]
+    Workload {
+        path: PathBuf,
+        uid: Arc<str>,
+        source: io::Error,
+    },
+}
+
+/// # Errors
+/// When a configured cgroup cannot be found, or a workload's cannot be told to be missing: then
+/// nothing is changed.
+pub fn find(config: &Config, workloads: &[LocalWorkload]) -> Result<Found, CgroupError> {
     let mut cgroups = Vec::new();
-    let mut add = |path: &Path, mode, kind| {
-        let id = cgroup_id(&config.cgroup_root.join(path)).ok()?;
+    let roots = config
+        .managed_roots
+        .iter()
+        .map(|path| (path, Mode::Require, CgroupKind::ManagedRoot));
+    let probes = config
+        .probe_cgroups
+        .iter()
+        .map(|path| (path, Mode::Off, CgroupKind::Probe));
+    for (path, mode, kind) in roots.chain(probes) {
+        let path = config.cgroup_root.join(path);
+        let id = cgroup_id(&path).map_err(|source| CgroupError::Configured { path, source })?;
         cgroups.push(Cgroup { id, mode, kind });
-        Some(id)
-    };
-    for root in &config.managed_roots {
-        add(root, Mode::Require, CgroupKind::ManagedRoot);
-    }
-    for probe in &config.probe_cgroups {
-        add(probe, Mode::Off, CgroupKind::Probe);
     }
     let mut by_id = HashMap::new();
     for workload in workloads {
-        let found = add(
-            Path::new(&workload.cgroup),
-            workload.mode,
-            CgroupKind::Workload,
-        );
-        if let Some(id) = found {
-            by_id.insert(id, Arc::clone(&workload.uid));
+        let path = config.cgroup_root.join(&workload.cgroup);
+        let (uid, mode) = (Arc::clone(&workload.uid), workload.mode);
+        match cgroup_id(&path) {
+            Ok(id) => {
+                cgroups.push(Cgroup {
+                    id,
+                    mode,
+                    kind: CgroupKind::Workload,
+                });
+                by_id.insert(id, uid);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(CgroupError::Workload { path, uid, source }),
         }
     }
-    Found {
+    Ok(Found {
         cgroups,
         workloads: by_id,
-    }
+    })
 }
 
 /// Moves this process into a cgroup of its own below the root, which the programs never capture.

@@ -1,25 +1,41 @@
 //! What the BPF programs have to report.
 
 use crate::events::Events;
+use crate::limits::{KERNEL_EVENTS_PER_BATCH, KERNEL_EVENTS_PER_SECOND};
 use kedge_api::{Event, EventKind as Kind, Timestamp};
 use kedge_capture::{CaptureEvent, EventKind, EventReader};
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::io::unix::AsyncFd;
 
-/// Passes the programs' events on until the process ends.
+/// Passes the programs' events on until the process ends. Anybody who can send a packet can cause
+/// them: a batch at a time, and only so many a second. The programs' counters stay exact.
 pub async fn report_events(reader: EventReader, events: Events) -> io::Result<()> {
     #[expect(
         deprecated,
         reason = "the reader owns its descriptor, which is all that is asked for"
     )]
     let mut reader = AsyncFd::new(reader)?;
+    let mut second = Instant::now();
+    let mut reported = 0;
     loop {
         let mut ready = reader.readable_mut().await?;
-        while let Some(event) = ready.get_inner_mut().next_event() {
-            events.report(translate(&event));
+        let mut batch = 0;
+        while batch < KERNEL_EVENTS_PER_BATCH {
+            let Some(event) = ready.get_inner_mut().next_event() else {
+                ready.clear_ready();
+                break;
+            };
+            batch += 1;
+            if second.elapsed() >= Duration::from_secs(1) {
+                (second, reported) = (Instant::now(), 0);
+            }
+            if reported < KERNEL_EVENTS_PER_SECOND {
+                reported += 1;
+                events.report(translate(&event));
+            }
         }
-        ready.clear_ready();
+        tokio::task::yield_now().await;
     }
 }
 
