@@ -60,8 +60,8 @@ const FULL: Amounts = Amounts {
     rounds: 5,
     bulk_seconds: "3",
     requests: "5000",
-    connections: "2000",
-    connections_of_16: "250",
+    connections: "1000",
+    connections_of_16: "100",
     idle: [1000, 9000],
 };
 const QUICK: Amounts = Amounts {
@@ -88,6 +88,7 @@ pub fn bench(run: Run, tools: &Tools, xtask: &Path, options: Options) -> Result<
         eprintln!("bench: round {round} of {}", amounts.rounds);
         rounds::round(&mut lab, &amounts, round, &mut figures)?;
     }
+    rounds::idle_connections(&mut lab, &amounts, &mut figures)?;
     if options.json {
         figures.print_json()
     } else {

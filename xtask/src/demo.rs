@@ -100,10 +100,13 @@ fn forbidden(lab: &Lab) -> Result<String> {
     );
     let port = DB_PORT.to_string();
     let (source, destination) = (LOCAL.spiffe_id(), DB.spiffe_id());
-    lab.kedge_any_end(
-        Node::A,
-        &["policy", "explain", &source, &destination, &port],
-    )
+    let words = ["policy", "explain", &source, &destination, &port];
+    let explanation = lab.kedge_any_end(Node::A, &words)?;
+    ensure!(
+        explanation.starts_with("denied"),
+        "policy explains: {explanation}"
+    );
+    Ok(explanation)
 }
 
 /// The group of the one full handshake that everything was keyed from.

@@ -14,6 +14,7 @@ pub struct Flows {
 /// One captured connection, as this daemon sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
+    /// Among the flows that its worker carries now.
     pub id: u64,
     pub worker: u16,
     pub role: FlowRole,

@@ -227,12 +227,12 @@ fn a_ca_is_made_once_and_issues_for_nodes_and_workloads() {
 }
 
 #[test]
-fn off_without_pins_is_done() {
+fn off_where_there_are_no_pins_says_no() {
     let dir = TempDir::new().unwrap();
     let gone = dir.path().join("gone");
     assert_eq!(
         run(&["off", "--bpffs", gone.to_str().unwrap()]).0.unwrap(),
-        Exit::Done
+        Exit::No
     );
 }
 

@@ -236,7 +236,7 @@ fn capture_config(config: &Config, own: &Path) -> CaptureConfig {
 fn read_object(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| {
         format!(
-            "read BPF object {}: build it with `cargo xtask build`, or set `object`",
+            "read BPF object {}: `cargo xtask build` makes target/bpf/kedge.bpf.o; copy it there, or set `object`",
             path.display()
         )
     })

@@ -46,7 +46,7 @@ impl SvidError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Expired { .. } => {
-                "issue a new certificate: `kedge ca issue --node NAME --out DIR`"
+                "issue a new certificate: `kedge ca issue --dir CA --node NAME --out DIR`"
             }
             Self::NotYetValid { .. } => "set the clocks of both nodes, for example with chrony",
             Self::Untrusted | Self::Chain(_) => {

@@ -35,10 +35,10 @@ pub fn probe(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failur
 pub fn off(what: &OffArguments) -> Result<Exit, Failure> {
     if !what.bpffs.exists() {
         eprintln!(
-            "kedge: nothing is attached: there is no {}",
+            "kedge: nothing was detached: there is no {}\n       name the `bpffs` of kedged's configuration",
             what.bpffs.display()
         );
-        return Ok(Exit::Done);
+        return Ok(Exit::No);
     }
     kedge_capture::off(&what.bpffs)?;
     eprintln!(

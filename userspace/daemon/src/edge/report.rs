@@ -189,7 +189,7 @@ impl Observed {
     ) -> kedge_api::Flow {
         let (meter, parties) = (&info.meter, &info.parties);
         kedge_api::Flow {
-            id: (u64::from(worker) << 32) | key as u64,
+            id: key as u64,
             worker,
             role: role(&info.carriage),
             phase: match meter.phase() {
