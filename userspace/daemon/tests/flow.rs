@@ -29,6 +29,7 @@ struct Ends {
     server: TcpStream,
     opener: Ended,
     acceptor: Ended,
+    pool: Pool,
 }
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -90,6 +91,7 @@ async fn ends_with(limits: Limits, answer: Answer) -> Ends {
         server,
         opener,
         acceptor,
+        pool,
     }
 }
 
@@ -126,6 +128,7 @@ fn bytes_arrive_once_and_in_order_both_ways_at_once() {
             server,
             opener,
             acceptor,
+            ..
         } = ends().await;
         let (up, down) = (pattern(5_000_000), pattern(3_000_001));
         let transfer = async |stream: TcpStream, send: Vec<u8>| {
@@ -156,6 +159,7 @@ fn one_direction_goes_on_after_the_other_has_ended() {
             mut server,
             opener,
             acceptor,
+            ..
         } = ends().await;
         client.write_all(b"question").await.expect("write");
         client.shutdown().await.expect("shutdown");
@@ -182,6 +186,27 @@ fn a_server_may_end_its_direction_first() {
         client.write_all(b"late").await.expect("write");
         client.shutdown().await.expect("shutdown");
         assert_eq!(read_all(&mut server).await, b"late");
+    });
+}
+
+#[test]
+fn an_idle_flow_holds_no_buffer() {
+    run(async {
+        let Ends {
+            mut client,
+            mut server,
+            pool,
+            ..
+        } = ends().await;
+        client.write_all(b"question").await.expect("write");
+        server.read_exact(&mut [0; 8]).await.expect("read");
+        server.write_all(b"answer").await.expect("write");
+        client.read_exact(&mut [0; 6]).await.expect("read");
+        // The flows run when this task waits: let each have its last turn.
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pool.lent(), 0);
     });
 }
 

@@ -66,6 +66,11 @@ impl Pool {
         })
     }
 
+    /// Buffers that flows hold now.
+    pub fn lent(&self) -> usize {
+        self.0.borrow().lent
+    }
+
     pub async fn take(&self) -> Buffer {
         std::future::poll_fn(|cx| self.poll_take(cx)).await
     }
@@ -127,6 +132,6 @@ mod tests {
             .collect();
         drop(lent);
         assert_eq!(pool.0.borrow().spare.len(), SPARE_BUFFERS);
-        assert_eq!(pool.0.borrow().lent, 0);
+        assert_eq!(pool.lent(), 0);
     }
 }
