@@ -263,6 +263,30 @@ fn a_reset_of_either_workload_is_a_reset_at_the_other() {
 }
 
 #[test]
+fn what_a_workload_said_before_its_reset_arrives_before_the_reset() {
+    run(async {
+        for _ in 0..50 {
+            let Ends {
+                mut client,
+                mut server,
+                ..
+            } = ends().await;
+            server.write_all(b"last").await.expect("write");
+            reset_on_close(&server).expect("setsockopt");
+            drop(server);
+            let mut said = [0; 4];
+            client
+                .read_exact(&mut said)
+                .await
+                .expect("what came before");
+            assert_eq!(&said, b"last");
+            let error = client.read(&mut [0]).await.expect_err("a reset");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    });
+}
+
+#[test]
 fn a_carrier_cut_without_close_notify_is_never_a_clean_end() {
     run(async {
         let pool = Pool::default();

@@ -15,7 +15,14 @@ pub struct Open {
     unsealer: Unsealer,
     answered: bool,
     held: Option<Held>,
-    ending: bool,
+    ending: Option<Ending>,
+}
+
+/// How the peer's direction ends, once what came before is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Clean,
+    Reset,
 }
 
 /// Received bytes: opened ones that wait to be written, then ones that are still sealed.
@@ -90,7 +97,7 @@ impl Open {
             unsealer,
             answered: false,
             held: None,
-            ending: false,
+            ending: None,
         }
     }
 
@@ -101,7 +108,7 @@ impl Open {
             unsealer,
             answered: true,
             held,
-            ending: false,
+            ending: None,
         }
     }
 
@@ -118,12 +125,20 @@ impl Open {
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..TURNS_PER_POLL {
             if let Some(held) = &mut self.held {
-                ready!(held.poll_write(cx, to)).map_err(Broken::Plain)?;
+                let written = held.poll_write(cx, to).map_err(Broken::Plain)?;
+                // A reset waits for no reader.
+                if written.is_pending() && self.ending != Some(Ending::Reset) {
+                    return Poll::Pending;
+                }
             }
-            if self.ending {
-                self.held = None;
-                shutdown(to).map_err(Broken::Plain)?;
-                return Poll::Ready(Ok(()));
+            match self.ending {
+                None => {}
+                Some(Ending::Reset) => return Poll::Ready(Err(Broken::ResetByPeer)),
+                Some(Ending::Clean) => {
+                    self.held = None;
+                    shutdown(to).map_err(Broken::Plain)?;
+                    return Poll::Ready(Ok(()));
+                }
             }
             if !self.open_batch(turn)? {
                 ready!(self.poll_receive(cx, from, turn))?;
@@ -140,7 +155,7 @@ impl Open {
         };
         let mut bytes = 0;
         let mut progress = false;
-        while held.opened_count < Held::BATCH && !self.ending {
+        while held.opened_count < Held::BATCH && self.ending.is_none() {
             let Some(len) = deframe(&held.buffer[held.sealed.clone()])? else {
                 break;
             };
@@ -160,8 +175,8 @@ impl Open {
                     consume_answer(answer)?;
                     self.answered = true;
                 }
-                Opened::CloseNotify => self.ending = true,
-                Opened::Reset => return Err(Broken::ResetByPeer),
+                Opened::CloseNotify => self.ending = Some(Ending::Clean),
+                Opened::Reset => self.ending = Some(Ending::Reset),
                 Opened::KeyUpdate => {}
             }
         }
