@@ -6,9 +6,11 @@ use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use xtask::artifacts::Tools;
-use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, PODS, Place, Pod};
+use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, Node, PODS, Place, Pod};
 use xtask::lab::{Lab, documents, needs_root, topology::NODES};
+use xtask::shell::wait_for;
 use xtask::wire::{Capture, Report};
 
 /// Plays one scenario, alone on the stage.
@@ -64,21 +66,33 @@ fn at_the_beginning(lab: &mut Lab) -> Result<()> {
     everywhere(lab, |lab, node| {
         lab.write_policy(node, "lab", &documents::policy())
     })?;
-    put_into_directory(lab, &PODS)?;
+    let version = put_into_directory(lab, &PODS)?;
+    everywhere(lab, |lab, node| takes_effect(lab, node, version))?;
     clear(lab)
 }
 
-pub fn everywhere(
-    lab: &Lab,
-    act: impl Fn(&Lab, xtask::lab::topology::Node) -> Result<()>,
-) -> Result<()> {
+/// Until a node has this directory, and with it whatever was written before.
+fn takes_effect(lab: &Lab, node: Node, version: u64) -> Result<()> {
+    wait_for(
+        "the documents of the beginning",
+        Duration::from_secs(10),
+        || {
+            let status: Value = serde_json::from_str(&lab.kedge(node, &["status", "--json"])?)?;
+            let has = status["directory"]["version"].as_u64();
+            Ok((has >= Some(version)).then_some(()))
+        },
+    )
+}
+
+pub fn everywhere(lab: &Lab, act: impl Fn(&Lab, Node) -> Result<()>) -> Result<()> {
     NODES.into_iter().try_for_each(|node| act(lab, node))
 }
 
 /// Every node's directory, one version on.
-pub fn put_into_directory(lab: &Lab, pods: &[&Pod]) -> Result<()> {
+pub fn put_into_directory(lab: &Lab, pods: &[&Pod]) -> Result<u64> {
     let version = next_version();
-    everywhere(lab, |lab, node| lab.write_directory(node, version, pods))
+    everywhere(lab, |lab, node| lab.write_directory(node, version, pods))?;
+    Ok(version)
 }
 
 pub fn next_version() -> u64 {
