@@ -51,14 +51,14 @@ pub fn build() -> Result<Tools> {
     Ok(Tools::release())
 }
 
-/// Builds a kedged that leaks one plaintext byte with each flow, for the wire oracle to find.
+/// Builds a kedged that goes wrong as the variable `KEDGE_FAULT` says (see its `fault.rs`).
 ///
 /// # Errors
 /// When it does not compile.
-pub fn build_leaky_kedged() -> Result<PathBuf> {
+pub fn build_faulty_kedged() -> Result<PathBuf> {
     let words = ["cargo", "build", "--locked", "--package", "kedge-daemon"];
     let mut cargo = command(words);
-    cargo.args(["--features", "leak-one-byte"]);
+    cargo.args(["--features", "faults"]);
     pass_through(cargo.current_dir(repository()))?;
     Ok(target_folder().join("debug/kedged"))
 }

@@ -12,5 +12,6 @@ pub mod fuzz;
 pub mod lab;
 pub mod setup;
 pub mod shell;
+pub mod stage;
 pub mod tiers;
 pub mod wire;

@@ -16,12 +16,13 @@ verb                     root  takes            what
 setup [--yes]            yes   5 min, then 0 s  install what is missing; prints its plan first
 build                    no    4 min, then 1 s  the BPF object, kedged, kedge and kedge-load
 demo [--keep]            yes   20 s             unmodified applications across two nodes, proven
-test [--strict] [--full] yes   4 min            everything that can be tested; FILTER chooses
+test [--strict] [--fuzz] yes   15 min           everything that can be tested; FILTER chooses
+test --full              yes   hours            the same with the heavy counts
 bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
-ci                       yes   8 min            test --strict --full: what .ci/run runs
+ci                       yes   20 min           test --strict --fuzz: what .ci/run runs
 
 The first build takes as long as its dependencies do. Without root, `test` runs what needs none
 and counts the rest as skipped. `cargo xtask VERB --help` tells more.";
@@ -59,7 +60,10 @@ enum Verb {
         /// Take a skip for a failure.
         #[arg(long)]
         strict: bool,
-        /// The fuzz targets too.
+        /// The fuzz targets too, 30 s each.
+        #[arg(long)]
+        fuzz: bool,
+        /// The heavy counts too: hours.
         #[arg(long)]
         full: bool,
         /// Only tests whose name contains it.
@@ -86,7 +90,7 @@ enum Verb {
         #[arg(default_value_t = 30)]
         seconds: u64,
     },
-    /// `test --strict --full`.
+    /// `test --strict --fuzz`.
     Ci,
 }
 
@@ -139,10 +143,12 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { keep, run } => demo::demo(run, &ready()?, &std::env::current_exe()?, keep),
         Verb::Test {
             strict,
+            fuzz,
             full,
             filter,
         } => tiers::test(&tiers::Options {
             strict,
+            fuzz,
             full,
             filter,
         }),
@@ -154,7 +160,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Fuzz { seconds } => fuzz::run(&artifacts::repository(), seconds),
         Verb::Ci => tiers::test(&tiers::Options {
             strict: true,
-            full: true,
+            fuzz: true,
+            full: false,
             filter: None,
         }),
     }

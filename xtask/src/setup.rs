@@ -15,7 +15,7 @@ struct Need {
     arch: &'static str,
 }
 
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 16] = [
     need("cc", "build-essential", "gcc", "gcc"),
     need("git", "git", "git", "git"),
     need("ip", "iproute2", "iproute", "iproute2"),
@@ -34,6 +34,9 @@ const NEEDS: [Need; 13] = [
         "python3-aiosmtpd",
         "python-aiosmtpd",
     ),
+    need("nft", "nftables", "nftables", "nftables"),
+    need("nc", "netcat-openbsd", "netcat", "openbsd-netcat"),
+    need("haproxy", "haproxy", "haproxy", "haproxy"),
 ];
 /// Debian keeps it off the path, in a folder of its version.
 const POSTGRES: &str = "postgres";

@@ -18,7 +18,9 @@ use tally::Tally;
 pub struct Options {
     /// A skip is a failure.
     pub strict: bool,
-    /// The fuzz targets too.
+    /// The fuzz targets too, briefly.
+    pub fuzz: bool,
+    /// The heavy counts of the scenarios: hours.
     pub full: bool,
     /// Only tests whose name contains it.
     pub filter: Option<String>,
@@ -26,6 +28,9 @@ pub struct Options {
 
 /// Each target for so long, as CI does it.
 const FUZZ_SECONDS_EACH: u64 = 30;
+
+/// The test binaries of `xtask/tests` that play in a lab, each in its own.
+const SCENARIOS: [&str; 1] = ["first_light"];
 
 struct Tier {
     name: &'static str,
@@ -154,11 +159,13 @@ fn capture(options: &Options) -> Result<Tally> {
 }
 
 fn scenarios(options: &Options) -> Result<Tally> {
-    cargo_test(&["--package", "xtask", "--test", "first_light"], options)
+    let mut words = vec!["--package", "xtask"];
+    words.extend(SCENARIOS.iter().flat_map(|name| ["--test", name]));
+    cargo_test(&words, options)
 }
 
 fn fuzz_targets(options: &Options) -> Result<Tally> {
-    if !options.full || options.filter.is_some() {
+    if !options.fuzz || options.filter.is_some() {
         return Ok(Tally::not_asked());
     }
     fuzz::run(&artifacts::repository(), FUZZ_SECONDS_EACH)?;

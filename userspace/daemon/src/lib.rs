@@ -8,6 +8,7 @@ pub mod control;
 pub mod dataplane;
 pub mod edge;
 pub mod events;
+pub mod fault;
 pub mod limits;
 pub mod links;
 mod start;
@@ -15,5 +16,5 @@ pub mod world;
 
 pub use start::{check, run};
 
-#[cfg(all(feature = "leak-one-byte", not(debug_assertions)))]
-compile_error!("leak-one-byte is for a test of the wire oracle and for nothing else");
+#[cfg(all(feature = "faults", not(debug_assertions)))]
+compile_error!("faults are for tests of a build of their own, and for nothing else");

@@ -8,7 +8,7 @@ use crate::shell::{command, finish, output, wait_for};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,16 +33,36 @@ impl Lab {
     /// # Errors
     /// When it cannot be started.
     pub fn start_daemon(&mut self, node: Node) -> Result<Process> {
+        let kedged = self.tools.kedged.clone();
+        self.start_program(node, &kedged, None)
+    }
+
+    /// Starts the control build ([`crate::artifacts::build_faulty_kedged`]), which goes wrong as
+    /// `fault` says.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_faulty_daemon(
+        &mut self,
+        node: Node,
+        faulty: &Path,
+        fault: &str,
+    ) -> Result<Process> {
+        self.start_program(node, faulty, Some(fault))
+    }
+
+    fn start_program(&mut self, node: Node, kedged: &Path, fault: Option<&str>) -> Result<Process> {
         ensure!(
-            self.tools.kedged.exists(),
+            kedged.exists(),
             "{} is not built: cargo xtask build",
-            self.tools.kedged.display()
+            kedged.display()
         );
         let config = self.run.node_folder(node).join("kedged.toml");
-        let kedged = self.tools.kedged.display().to_string();
+        let kedged = kedged.display().to_string();
         let cgroup = self.run.cgroup()?.join(node.name()).join("kedged");
         let words = [&*kedged, "--config", &config.display().to_string()];
-        let command = command_in(&self.run, Place::from(node), &cgroup, &words);
+        let mut command = command_in(&self.run, Place::from(node), &cgroup, &words);
+        command.envs(fault.map(|fault| ("KEDGE_FAULT", fault)));
         let name = daemon_name(node);
         let process = Process::spawn(&self.run, Place::from(node), &name, command)?;
         self.record(process.clone())?;
@@ -197,6 +217,6 @@ fn daemon_name(node: Node) -> String {
     format!("kedged-{}", node.name())
 }
 
-fn path_text(path: &std::path::Path) -> Result<&str> {
+fn path_text(path: &Path) -> Result<&str> {
     path.to_str().context("a path of the lab is valid UTF-8")
 }

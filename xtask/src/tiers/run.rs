@@ -31,6 +31,9 @@ pub fn cargo_test(arguments: &[&str], options: &Options) -> Result<Tally> {
     if options.strict {
         cargo.env("KEDGE_STRICT", "1");
     }
+    if options.full {
+        cargo.env("KEDGE_FULL", "1");
+    }
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()

@@ -1,11 +1,11 @@
 //! Who the applications believe to talk to: the same as without kedge, at both ends.
 
-use crate::stage::{at, load, play};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use xtask::lab::Lab;
 use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, LOCAL, SERVICES, Service};
+use xtask::stage::{at, load, play};
 
 #[derive(Debug, Deserialize)]
 struct Peer {

@@ -1,12 +1,12 @@
 //! Many connections, one handshake, and nothing on the wire that should not be there.
 
-use crate::stage::{at, clear, client_reaches, load, play, seen, server, under_the_oracle};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use xtask::artifacts;
 use xtask::lab::Lab;
-use xtask::lab::topology::{BARE, BARELOAD, CLIENT, LOAD, LOAD_PORT, Node, PEER_PORT};
-use xtask::wire::{Finding, Problem};
+use xtask::lab::topology::{BARE, BARELOAD, CLIENT, LOAD, LOAD_PORT, NODES, Node, PEER_PORT};
+use xtask::stage::{at, clear, client_reaches, load, play, seen, server, under_the_oracle};
+use xtask::wire::{Capture, Finding, Problem};
 
 const X25519MLKEM768: u16 = 0x11ec;
 
@@ -75,19 +75,20 @@ fn a_workload_without_kedge_is_caught_by_the_same_oracle() {
 #[test]
 fn a_build_that_leaks_one_byte_is_caught() {
     play(|lab| {
-        let honest = lab.tools.kedged.clone();
-        lab.tools.kedged = artifacts::build_leaky_kedged()?;
-        let report = under_the_oracle(lab, "control-build", |lab| {
-            // The other end refuses what comes behind the leaked byte.
-            ensure!(
-                !client_reaches(lab)?,
-                "a flow with a leaked byte was carried"
-            );
-            Ok(())
-        });
-        lab.tools.kedged = honest;
+        let faulty = artifacts::build_faulty_kedged()?;
+        lab.stop_daemons()?;
+        let capture = Capture::start(lab, "control-build")?;
+        lab.start_faulty_daemon(Node::A, &faulty, "leak-one-byte")?;
+        lab.start_daemon(Node::B)?;
+        for node in NODES {
+            lab.daemon_answers(node)?;
+        }
+        // The other end refuses what comes behind the leaked byte.
+        let carried = client_reaches(lab)?;
+        let report = capture.finish(lab);
         lab.stop_daemons()?;
         let report = report?;
+        ensure!(!carried, "a flow with a leaked byte was carried");
         let outside = |finding: &Finding| matches!(finding.problem, Problem::NotA(_));
         ensure!(report.findings.iter().any(outside), "{report}");
         Ok(())

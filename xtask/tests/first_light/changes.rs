@@ -1,6 +1,5 @@
 //! Changes under way: open connections do not notice them.
 
-use crate::stage::{play, server};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::io::Read as _;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use xtask::lab::topology::{CLIENT, LOAD, NODES, Node};
 use xtask::lab::{Lab, documents};
 use xtask::shell::wait_for;
+use xtask::stage::{play, server};
 
 #[test]
 fn a_renewed_certificate_makes_a_new_link_and_drops_no_flow() {

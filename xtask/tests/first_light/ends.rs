@@ -1,11 +1,11 @@
 //! How connections end: by halves, in order, or by a reset, each seen as such at the other end.
 
-use crate::stage::{at, load, play, seen, server};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
 use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, LOCAL};
 use xtask::shell::wait_for;
+use xtask::stage::{at, load, play, seen, server};
 
 #[test]
 fn each_side_can_end_its_direction_and_go_on_with_the_other() {

@@ -13,4 +13,3 @@ mod carried;
 mod changes;
 mod ends;
 mod refusals;
-mod stage;

@@ -1,15 +1,15 @@
 //! What must not happen does not, and says why.
 
-use crate::stage::{
-    at, client_reaches, everywhere, next_version, play, put_into_directory, reaches, server,
-    under_the_oracle,
-};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::time::Duration;
 use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, LOCAL, Node, PODS, Pod};
 use xtask::lab::{Lab, documents};
 use xtask::shell::wait_for;
+use xtask::stage::{
+    at, client_reaches, everywhere, next_version, play, put_into_directory, reaches, server,
+    under_the_oracle,
+};
 
 #[test]
 fn a_denied_flow_is_refused_with_cause_and_remedy() {

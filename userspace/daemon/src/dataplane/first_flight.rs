@@ -7,6 +7,7 @@ use crate::dataplane::classify::Route;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Open, Seal};
 use crate::dataplane::worker::Worker;
+use crate::fault;
 use crate::links::Link;
 use kedge_link::wire::Record0;
 use kedge_link::{Handle, NewFlow, ProofKind};
@@ -59,8 +60,9 @@ impl Ready {
                 .map_or(&[], |opening| &opening[..]),
         );
         let keys = seal_record0(flow, &mut flight, route, self.handles);
-        #[cfg(feature = "leak-one-byte")]
-        flight.push(b'!');
+        if fault::is("leak-one-byte") {
+            flight.push(b'!');
+        }
         let mut sealer = Sealer::new(keys.opener);
         let mut buffer = worker.pool.take().await;
         let start = FRONT - flight.len();

@@ -1,17 +1,20 @@
-//! The lab that the scenarios share, and what they do with it all the time.
+//! The lab that the scenarios of one test binary share, and what they do with it all the time.
+//!
+//! `KEDGE_LAB` names the lab (default `test`), so that two checkouts can test at once.
+//! `KEDGE_FULL=1`, set by `cargo xtask test --full`, asks for the heavy counts.
 
+use crate::artifacts::Tools;
+use crate::lab::topology::{CLIENT, LOAD, LOAD_PORT, NODES, Node, PODS, Place, Pod};
+use crate::lab::{Lab, documents, needs_root};
+use crate::shell::wait_for;
+use crate::wire::{Capture, Report};
 use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use xtask::artifacts::Tools;
-use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, Node, PODS, Place, Pod};
-use xtask::lab::{Lab, documents, needs_root, topology::NODES};
-use xtask::shell::wait_for;
-use xtask::wire::{Capture, Report};
 
 /// Plays one scenario, alone on the stage.
 pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
@@ -51,10 +54,26 @@ fn possible() -> Result<()> {
 }
 
 fn set_up() -> Result<Lab> {
-    let xtask = Path::new(env!("CARGO_BIN_EXE_xtask"));
-    let mut lab = Lab::up("test".parse()?, &Tools::release(), xtask)?;
+    let run = std::env::var("KEDGE_LAB").unwrap_or_else(|_| "test".to_owned());
+    let mut lab = Lab::up(run.parse()?, &Tools::release(), &xtask()?)?;
     lab.start_daemons()?;
     Ok(lab)
+}
+
+/// Cargo puts tests into `deps/`, beside the programs of their package, and builds those first.
+fn xtask() -> Result<PathBuf> {
+    let test = std::env::current_exe().context("the path of this program")?;
+    let profile = test.parent().and_then(|deps| deps.parent());
+    Ok(profile.context("this is no test of cargo's")?.join("xtask"))
+}
+
+/// How often to do something: `light` in every run, `full` when somebody asked for it.
+#[must_use]
+pub fn times(light: usize, full: usize) -> usize {
+    match std::env::var("KEDGE_FULL") {
+        Ok(value) if value == "1" => full,
+        _ => light,
+    }
 }
 
 /// Documents as the lab has them, and a daemon on each node, whatever was played before.
