@@ -3,7 +3,6 @@
 use crate::limits::{BUFFERS_PER_WORKER, RECORDS_PER_BUFFER, SPARE_BUFFERS};
 use kedge_record::{OVERHEAD, PLAINTEXT_MAX};
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -23,7 +22,8 @@ struct Shelf {
     spare: Vec<Box<[u8]>>,
     lent: usize,
     limit: usize,
-    waiting: VecDeque<Waker>,
+    /// One of each task that found nothing.
+    waiting: Vec<Waker>,
 }
 
 /// One buffer; returns to its pool on drop.
@@ -44,15 +44,21 @@ impl Pool {
             spare: Vec::with_capacity(SPARE_BUFFERS),
             lent: 0,
             limit,
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
         })))
     }
 
-    /// A buffer, or a place in the queue for one.
+    /// A buffer, or a wake-up when one comes back.
     pub fn poll_take(&self, cx: &Context<'_>) -> Poll<Buffer> {
         let mut shelf = self.0.borrow_mut();
         if shelf.lent == shelf.limit {
-            shelf.waiting.push_back(cx.waker().clone());
+            if !shelf
+                .waiting
+                .iter()
+                .any(|other| other.will_wake(cx.waker()))
+            {
+                shelf.waiting.push(cx.waker().clone());
+            }
             return Poll::Pending;
         }
         shelf.lent += 1;
@@ -84,9 +90,9 @@ impl Drop for Buffer {
         if shelf.spare.len() < SPARE_BUFFERS {
             shelf.spare.push(bytes);
         }
-        if let Some(next) = shelf.waiting.pop_front() {
-            next.wake();
-        }
+        // All of them: whoever is woken may have ended or been served meanwhile, and would then
+        // keep the buffer's news from those who still wait.
+        shelf.waiting.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -107,6 +113,9 @@ impl DerefMut for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
 
     #[test]
     fn a_pool_past_its_bound_makes_the_next_wait_its_turn() {
@@ -121,6 +130,33 @@ mod tests {
         assert!(pool.poll_take(&cx).is_pending());
         drop(first);
         assert!(pool.poll_take(&cx).is_ready());
+    }
+
+    #[test]
+    fn a_returned_buffer_wakes_whoever_still_waits_and_each_waits_once() {
+        let pool = Pool::with_limit(1);
+        let Poll::Ready(first) = pool.poll_take(&Context::from_waker(Waker::noop())) else {
+            panic!("the pool is empty")
+        };
+        let (gone, waits) = (Arc::new(Alarm::default()), Arc::new(Alarm::default()));
+        for alarm in [&gone, &gone, &waits] {
+            let waker = Waker::from(Arc::clone(alarm));
+            assert!(pool.poll_take(&Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(pool.0.borrow().waiting.len(), 2);
+        drop(first);
+        assert_eq!(waits.rung.load(Relaxed), 1);
+    }
+
+    #[derive(Default)]
+    struct Alarm {
+        rung: AtomicUsize,
+    }
+
+    impl Wake for Alarm {
+        fn wake(self: Arc<Self>) {
+            self.rung.fetch_add(1, Relaxed);
+        }
     }
 
     #[test]
