@@ -88,7 +88,9 @@ pub fn rename(ctx: &SockAddrContext, family: Family, end: &Endpoint) {
 /// Fails the system call with `errno`.
 #[inline(always)]
 pub fn fail(errno: u16) -> i32 {
-    // SAFETY: any negative errno may be set; the kernel checks the range.
+    // The verifier of Linux 7.2 and later wants to see that it is one: at most 4095 (MAX_ERRNO).
+    let errno = errno & 0xfff;
+    // SAFETY: any negative errno may be set.
     unsafe { bpf_set_retval(-i32::from(errno)) };
     FAIL
 }
