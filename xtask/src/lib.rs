@@ -14,4 +14,5 @@ pub mod setup;
 pub mod shell;
 pub mod stage;
 pub mod tiers;
+pub mod vm;
 pub mod wire;

@@ -9,20 +9,22 @@ use std::process::{ExitCode, Stdio};
 use xtask::artifacts::{self, Tools};
 use xtask::lab::topology::Place;
 use xtask::lab::{self, Lab, Run};
-use xtask::{bench, demo, fuzz, setup, tiers};
+use xtask::{bench, demo, fuzz, setup, tiers, vm};
 
 const VERBS: &str = "\
 verb                     root  takes            what
 setup [--yes]            yes   5 min, then 0 s  install what is missing; prints its plan first
 build                    no    4 min, then 1 s  the BPF object, kedged, kedge and kedge-load
 demo [--keep]            yes   20 s             unmodified applications across two nodes, proven
-test [--strict] [--fuzz] yes   15 min           everything that can be tested; FILTER chooses
+test [FILTER] [--strict] yes   15 min           everything that can be tested; --fuzz, --kernels: more
 test --full              yes   hours            the same with the heavy counts
 bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
+vm test [KERNEL…]        yes   2 min a kernel   the tests that touch the kernel, on other kernels
+vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
-ci                       yes   20 min           test --strict --fuzz: what .ci/run runs
+ci                       yes   20 min           test --strict --fuzz --kernels: what .ci/run runs
 
 The first build takes as long as its dependencies do. Without root, `test` runs what needs none
 and counts the rest as skipped. `cargo xtask VERB --help` tells more.";
@@ -63,6 +65,9 @@ enum Verb {
         /// The fuzz targets too, 30 s each.
         #[arg(long)]
         fuzz: bool,
+        /// The tests that touch the kernel also on other kernels, in virtual machines.
+        #[arg(long)]
+        kernels: bool,
         /// The heavy counts too: hours.
         #[arg(long)]
         full: bool,
@@ -90,7 +95,12 @@ enum Verb {
         #[arg(default_value_t = 30)]
         seconds: u64,
     },
-    /// `test --strict --fuzz`.
+    /// Other kernels, in QEMU.
+    Vm {
+        #[command(subcommand)]
+        verb: VmVerb,
+    },
+    /// `test --strict --fuzz --kernels`.
     Ci,
 }
 
@@ -122,6 +132,17 @@ enum LabVerb {
     List,
 }
 
+#[derive(Subcommand)]
+enum VmVerb {
+    /// Run the tests that touch the kernel.
+    Test {
+        /// As vm-tests/kernels.toml names them; all of them without one.
+        kernels: Vec<String>,
+    },
+    /// A shell, with kedge in it.
+    Shell { kernel: String },
+}
+
 fn main() -> ExitCode {
     let Some(verb) = Arguments::parse().verb else {
         println!("{VERBS}");
@@ -144,11 +165,13 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test {
             strict,
             fuzz,
+            kernels,
             full,
             filter,
         } => tiers::test(&tiers::Options {
             strict,
             fuzz,
+            kernels,
             full,
             filter,
         }),
@@ -158,9 +181,17 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Lab { verb } => lab_verb(verb),
         Verb::Fuzz { seconds } => fuzz::run(&artifacts::repository(), seconds),
+        Verb::Vm { verb } => {
+            let tools = ready()?;
+            match verb {
+                VmVerb::Test { kernels } => vm::test(&kernels, &tools),
+                VmVerb::Shell { kernel } => vm::shell(&kernel, &tools),
+            }
+        }
         Verb::Ci => tiers::test(&tiers::Options {
             strict: true,
             fuzz: true,
+            kernels: true,
             full: false,
             filter: None,
         }),

@@ -15,7 +15,7 @@ struct Need {
     arch: &'static str,
 }
 
-const NEEDS: [Need; 16] = [
+const NEEDS: [Need; 19] = [
     need("cc", "build-essential", "gcc", "gcc"),
     need("git", "git", "git", "git"),
     need("ip", "iproute2", "iproute", "iproute2"),
@@ -37,6 +37,9 @@ const NEEDS: [Need; 16] = [
     need("nft", "nftables", "nftables", "nftables"),
     need("nc", "netcat-openbsd", "netcat", "openbsd-netcat"),
     need("haproxy", "haproxy", "haproxy", "haproxy"),
+    need("bpftool", "bpftool", "bpftool", "bpf"),
+    need("depmod", "kmod", "kmod", "kmod"),
+    need("xz", "xz-utils", "xz", "xz"),
 ];
 /// Debian keeps it off the path, in a folder of its version.
 const POSTGRES: &str = "postgres";

@@ -7,7 +7,7 @@ mod tally;
 
 use crate::artifacts;
 use crate::lab::needs_root;
-use crate::{fuzz, setup};
+use crate::{fuzz, setup, vm};
 use anyhow::{Result, ensure};
 use run::{cargo_check, cargo_test};
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ pub struct Options {
     pub strict: bool,
     /// The fuzz targets too, briefly.
     pub fuzz: bool,
+    /// The tests that touch the kernel, on other kernels too.
+    pub kernels: bool,
     /// The heavy counts of the scenarios: hours.
     pub full: bool,
     /// Only tests whose name contains it.
@@ -38,7 +40,7 @@ struct Tier {
     run: fn(&Options) -> Result<Tally>,
 }
 
-const TIERS: [Tier; 6] = [
+const TIERS: [Tier; 7] = [
     Tier {
         name: "style: rustfmt, clippy",
         needs_root: false,
@@ -63,6 +65,11 @@ const TIERS: [Tier; 6] = [
         name: "scenarios: two nodes, real servers",
         needs_root: true,
         run: scenarios,
+    },
+    Tier {
+        name: "kernels: the same in virtual machines",
+        needs_root: true,
+        run: kernels,
     },
     Tier {
         name: "fuzz: parsers of the wire",
@@ -162,6 +169,14 @@ fn scenarios(options: &Options) -> Result<Tally> {
     let mut words = vec!["--package", "xtask"];
     words.extend(SCENARIOS.iter().flat_map(|name| ["--test", name]));
     cargo_test(&words, options)
+}
+
+fn kernels(options: &Options) -> Result<Tally> {
+    if !options.kernels || options.filter.is_some() {
+        return Ok(Tally::not_asked());
+    }
+    vm::test(&[], &artifacts::Tools::release())?;
+    Ok(Tally::default())
 }
 
 fn fuzz_targets(options: &Options) -> Result<Tally> {

@@ -17,7 +17,8 @@ pub mod actor;
 
 use actor::Actor;
 use kedge_capture::{
-    Capture, CaptureConfig, Cgroup, CgroupKind, Counter, Rule, Verdict, Verdicts, cgroup_id, off,
+    Capture, CaptureConfig, CaptureError, Cgroup, CgroupKind, Counter, Rule, Verdict, Verdicts,
+    cgroup_id, off,
 };
 use kedge_model::Mode;
 use std::fs::{self, File};
@@ -175,13 +176,16 @@ impl Lab {
 
     /// Starts capture as the daemon would: from the node's network namespace.
     pub fn start(&self) -> Capture {
+        let started = self.try_start();
+        started.unwrap_or_else(|error| panic!("{}", chain(&error)))
+    }
+
+    pub fn try_start(&self) -> Result<Capture, CaptureError> {
         let netns = File::open(format!("/run/netns/{}", self.netns("n"))).expect("open netns");
         thread::scope(|scope| {
             let start = scope.spawn(|| {
                 nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
-                Capture::start(&self.config(), &self.object).unwrap_or_else(|error| {
-                    panic!("{}", chain(&error));
-                })
+                Capture::start(&self.config(), &self.object)
             });
             start.join().expect("start capture")
         })

@@ -1,0 +1,167 @@
+//! PID 1 of a test machine. It mounts what tests need, loads the modules of `/modules/list` in
+//! their order, and then either runs every program of `/tests` or gives a shell, as the kernel's
+//! command line says: `kedge=test`, `kedge=test:WORD` for the tests with that word in their name,
+//! `kedge=shell`.
+//!
+//! Verdicts go to the virtio port `result`, one JSON object a line; the machine ends through
+//! QEMU's debug exit port with a code that QEMU itself never gives.
+
+mod debug_exit;
+mod verdicts;
+
+use anyhow::{Context, Result};
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use verdicts::Verdict;
+
+fn main() {
+    let code = match run() {
+        Ok(true) => debug_exit::ALL_PASSED,
+        Ok(false) => debug_exit::SOMETHING_FAILED,
+        Err(error) => {
+            println!("init: {error:#}");
+            debug_exit::COULD_NOT_RUN
+        }
+    };
+    println!("init: the end, {code}");
+    debug_exit::leave(code);
+}
+
+/// Whether every test passed, and there was one.
+fn run() -> Result<bool> {
+    mount_all()?;
+    load_modules()?;
+    sh("ip link set lo up && hostname vm")?;
+    let command_line = fs::read_to_string("/proc/cmdline")?;
+    let mode = command_line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("kedge="))
+        .context("the kernel's command line has no kedge=")?;
+    if mode == "shell" {
+        let mut shell = Command::new("setsid");
+        shell
+            .args(["-c", "sh", "-l"])
+            .status()
+            .context("start a shell")?;
+        return Ok(true);
+    }
+    let filter = mode.strip_prefix("test:");
+    let mut port = result_port()?;
+    let (mut passed, mut failed) = (0_u64, 0_u64);
+    for program in programs()? {
+        for verdict in test(&program, filter)? {
+            match verdict.passed {
+                true => passed += 1,
+                false => failed += 1,
+            }
+            writeln!(port, "{}", serde_json::to_string(&verdict)?)?;
+        }
+    }
+    writeln!(port, r#"{{"passed":{passed},"failed":{failed}}}"#)?;
+    port.sync_all().ok();
+    Ok(failed == 0 && passed > 0)
+}
+
+fn mount_all() -> Result<()> {
+    for (kind, place) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/run"),
+        ("tmpfs", "/tmp"),
+        ("cgroup2", "/sys/fs/cgroup"),
+        ("bpf", "/sys/fs/bpf"),
+    ] {
+        fs::create_dir_all(place).with_context(|| format!("make {place}"))?;
+        mount(
+            Some(kind),
+            place,
+            Some(kind),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .with_context(|| format!("mount {kind} on {place}"))?;
+    }
+    fs::create_dir_all("/run/netns")?;
+    Ok(())
+}
+
+/// The host has put them into an order in which each finds what it depends on.
+fn load_modules() -> Result<()> {
+    for name in fs::read_to_string("/modules/list")?.lines() {
+        let path = Path::new("/modules").join(name);
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        let loaded = finit_module(&file, &CString::default(), ModuleInitFlags::empty());
+        match loaded {
+            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+            Err(error) => println!("init: module {name}: {error}"),
+        }
+    }
+    Ok(())
+}
+
+fn sh(script: &str) -> Result<()> {
+    let status = Command::new("sh").args(["-ec", script]).status()?;
+    anyhow::ensure!(status.success(), "{script}: {status}");
+    Ok(())
+}
+
+/// The port that QEMU knows as `result`; without udev its name is only in sysfs.
+fn result_port() -> Result<File> {
+    for entry in fs::read_dir("/sys/class/virtio-ports")
+        .context("no virtio console")?
+        .flatten()
+    {
+        let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+        if name.trim() == "result" {
+            let device = Path::new("/dev").join(entry.file_name());
+            return File::options()
+                .write(true)
+                .open(&device)
+                .context("open the result port");
+        }
+    }
+    anyhow::bail!("no virtio port is called result")
+}
+
+fn programs() -> Result<Vec<PathBuf>> {
+    let mut programs: Vec<_> = fs::read_dir("/tests")?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    programs.sort();
+    Ok(programs)
+}
+
+/// Runs one program of libtest's to the end, whatever the end is.
+fn test(program: &Path, filter: Option<&str>) -> Result<Vec<Verdict>> {
+    let name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    println!("init: {name}");
+    let done = Command::new(program)
+        .args(["--test-threads=2", "--show-output"])
+        .args(filter)
+        // Here nothing may be missing: a test that skips itself has failed.
+        .envs([("KEDGE_STRICT", "1"), ("KEDGE_BPF_OBJECT", "/kedge.bpf.o")])
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start {name}"))?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    println!("{text}{}", String::from_utf8_lossy(&done.stderr));
+    let mut verdicts = verdicts::read(&name, &text);
+    if !done.status.success() && verdicts.iter().all(|verdict| verdict.passed) {
+        verdicts.push(Verdict::failed(
+            &name,
+            &format!("the program itself: {}", done.status),
+        ));
+    }
+    Ok(verdicts)
+}

@@ -1,0 +1,87 @@
+//! The table of kernels, `vm-tests/kernels.toml`.
+
+use crate::artifacts::repository;
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::fs;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    pub name: String,
+    pub suite: String,
+    pub series: String,
+    pub packages: Vec<Package>,
+    pub capture: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    pub name: String,
+    /// `None`: the archive's own signed index answers for it.
+    pub sha256: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    kernel: Vec<Kernel>,
+}
+
+/// All kernels, or those that are named.
+///
+/// # Errors
+/// When the table cannot be read, or has no such kernel.
+pub fn choose(names: &[String]) -> Result<Vec<Kernel>> {
+    let path = repository().join("vm-tests/kernels.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let table: Table =
+        toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+    if names.is_empty() {
+        return Ok(table.kernel);
+    }
+    let known: Vec<_> = table
+        .kernel
+        .iter()
+        .map(|kernel| kernel.name.clone())
+        .collect();
+    if let Some(odd) = names.iter().find(|name| !known.contains(name)) {
+        bail!(
+            "no kernel {odd:?} in vm-tests/kernels.toml; there are {}",
+            known.join(", ")
+        );
+    }
+    Ok(table
+        .kernel
+        .into_iter()
+        .filter(|kernel| names.contains(&kernel.name))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_valid_and_every_package_has_its_hash() {
+        let kernels = choose(&[]).expect("the table");
+        let packages = kernels.iter().flat_map(|kernel| &kernel.packages);
+        for package in packages {
+            assert_eq!(
+                package.sha256.as_ref().map(String::len),
+                Some(64),
+                "{}",
+                package.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_is_not_there_is_an_error_that_names_those_that_are() {
+        let error = choose(&["2.4".to_owned()])
+            .expect_err("no such kernel")
+            .to_string();
+        assert!(error.contains("6.1"), "{error}");
+    }
+}
