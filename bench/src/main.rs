@@ -12,6 +12,7 @@ mod probes;
 mod protocol;
 mod report;
 mod server;
+mod shapes;
 mod sustained;
 
 use anyhow::{Context, Result};
@@ -83,6 +84,18 @@ enum Verb {
         server: SocketAddr,
         connections: usize,
     },
+    /// Play one of the shapes many times, as a client: `shapes.rs` has their names.
+    Shapes(shapes::Request),
+    /// Serve every shape, from this port on.
+    ShapesServer {
+        engine: shapes::Engine,
+        listen: SocketAddr,
+    },
+    /// What a server of shapes has seen since it was asked last.
+    ShapesReport { server: SocketAddr },
+    /// One connection of a server of shapes, on standard input.
+    #[command(hide = true)]
+    ShapesChild { shape: String },
     /// Use a core without end; run it at idle priority to keep the core awake.
     Spin,
 }
@@ -124,6 +137,10 @@ fn main() -> Result<()> {
             server,
             connections,
         } => sustained::idle(server, connections),
+        Verb::Shapes(request) => print(&shapes::run(request)?),
+        Verb::ShapesServer { engine, listen } => shapes::serve(engine, listen),
+        Verb::ShapesReport { server } => print(&shapes::report(server)?),
+        Verb::ShapesChild { shape } => shapes::serve_inherited(&shape),
         Verb::Spin => spin(),
     }
 }

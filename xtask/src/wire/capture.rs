@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Kernel buffer: what fits into it is not lost while tcpdump waits for a processor.
-const BUFFER_KIB: &str = "131072";
+const BUFFER_KIB: &str = "524288";
 /// The kernel hands packets to tcpdump in blocks, the last one after at most a second. (Immediate
 /// mode would end that wait, and with it the large buffer: its slots are of the largest packet.)
 const SETTLE: Duration = Duration::from_millis(1500);
@@ -32,8 +32,7 @@ impl Capture {
         let file = lab.run.folder().join(format!("{name}.pcap"));
         let path = file.to_str().context("a path of the lab is valid UTF-8")?;
         let words = [
-            "tcpdump", "-i", WIRE, "-s", "0", "-B", BUFFER_KIB, "-U", "-n", "-Z", "root", "-w",
-            path,
+            "tcpdump", "-i", WIRE, "-s", "0", "-B", BUFFER_KIB, "-n", "-Z", "root", "-w", path,
         ];
         // Of an earlier capture of that name.
         let _ = std::fs::remove_file(lab.run.log(&name));

@@ -1,0 +1,125 @@
+//! Many streams of one shape, as a client.
+
+use super::engine::{Engine, LIMIT};
+use super::play::{Side, play};
+use super::script::Shape;
+use crate::protocol::{NONCE_LEN, Nonce};
+use anyhow::{Context, Result, ensure};
+use aws_lc_rs::rand;
+use clap::Args;
+use serde::Serialize;
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+#[derive(Args)]
+pub struct Request {
+    engine: Engine,
+    server: IpAddr,
+    /// First port of the server.
+    port: u16,
+    shape: String,
+    #[arg(long, default_value_t = 200)]
+    count: usize,
+    /// Streams at once.
+    #[arg(long, default_value_t = 4)]
+    at_once: usize,
+}
+
+#[derive(Default, Serialize)]
+pub struct Played {
+    shape: String,
+    good: usize,
+    bad: usize,
+    first_bad: Option<String>,
+}
+
+pub fn run(request: Request) -> Result<Played> {
+    let (index, shape) = Shape::named(&request.shape)
+        .with_context(|| format!("there is no shape {:?}", request.shape))?;
+    let engine = request.engine;
+    ensure!(
+        engine.can_play(shape, shape.client),
+        "{engine:?} cannot play {}",
+        shape.name
+    );
+    let to = SocketAddr::new(request.server, request.port + index);
+    let ends = match engine {
+        Engine::Blocking => blocking(&request, shape, to),
+        Engine::Uring => tokio_uring::start(tasks(&request, shape, to)),
+        _ => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            LocalSet::new().block_on(&runtime, tasks(&request, shape, to))
+        }
+    };
+    let (good, bad): (Vec<_>, Vec<_>) = ends.into_iter().partition(Result::is_ok);
+    Ok(Played {
+        shape: shape.name.to_owned(),
+        good: good.len(),
+        bad: bad.len(),
+        first_bad: bad
+            .into_iter()
+            .find_map(|end| end.err().map(|error| format!("{error:#}"))),
+    })
+}
+
+/// A thread for each of those at once.
+fn blocking(request: &Request, shape: &'static Shape, to: SocketAddr) -> Vec<Result<()>> {
+    let counts = shares(request);
+    let play_some = move |count| -> Vec<Result<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let Ok(runtime) = runtime else {
+            return vec![Err(anyhow::anyhow!("no runtime"))];
+        };
+        (0..count)
+            .map(|_| runtime.block_on(one(Engine::Blocking, shape, to)))
+            .collect()
+    };
+    let threads: Vec<_> = counts
+        .map(|count| std::thread::spawn(move || play_some(count)))
+        .collect();
+    threads
+        .into_iter()
+        .flat_map(|thread| thread.join().expect("a player does not panic"))
+        .collect()
+}
+
+async fn tasks(request: &Request, shape: &'static Shape, to: SocketAddr) -> Vec<Result<()>> {
+    let engine = request.engine;
+    let left = Rc::new(Cell::new(request.count));
+    let player = |left: Rc<Cell<usize>>| async move {
+        let mut ends = Vec::new();
+        while left.get() > 0 {
+            left.set(left.get() - 1);
+            let end = timeout(LIMIT, one(engine, shape, to)).await;
+            ends.push(end.unwrap_or_else(|_| Err(anyhow::anyhow!("hangs"))));
+        }
+        ends
+    };
+    let players: Vec<_> = (0..request.at_once)
+        .map(|_| tokio::task::spawn_local(player(Rc::clone(&left))))
+        .collect();
+    let mut ends = Vec::new();
+    for player in players {
+        ends.extend(player.await.expect("a player does not panic"));
+    }
+    ends
+}
+
+fn shares(request: &Request) -> impl Iterator<Item = usize> {
+    let (count, at_once) = (request.count, request.at_once.max(1));
+    (0..at_once).map(move |index| count / at_once + usize::from(index < count % at_once))
+}
+
+async fn one(engine: Engine, shape: &Shape, to: SocketAddr) -> Result<()> {
+    let mut nonce: Nonce = [0; NONCE_LEN];
+    rand::fill(&mut nonce)
+        .ok()
+        .context("random bytes for the nonce")?;
+    let wire = engine.connect(to, shape).await.context("connect")?;
+    play(shape, Side::Client, wire, nonce).await.map(drop)
+}
