@@ -178,3 +178,14 @@ pub fn server() -> String {
 pub fn client_reaches(lab: &Lab) -> Result<bool> {
     reaches(lab, &CLIENT, &server())
 }
+
+/// Waits until a change of documents lets `from` reach the server in pod `load`.
+///
+/// # Errors
+/// When it does not within ten seconds.
+pub fn becomes_reachable(lab: &Lab, from: &'static Pod) -> Result<()> {
+    let what = format!("{} to reach {}", from.name, server());
+    wait_for(&what, Duration::from_secs(10), || {
+        Ok(reaches(lab, from, &server())?.then_some(()))
+    })
+}

@@ -11,8 +11,9 @@ use serde::Serialize;
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::task::LocalSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 #[derive(Args)]
 pub struct Request {
@@ -26,6 +27,9 @@ pub struct Request {
     /// Streams at once.
     #[arg(long, default_value_t = 4)]
     at_once: usize,
+    /// Begin no more than so many streams a second.
+    #[arg(long)]
+    per_second: Option<u32>,
 }
 
 #[derive(Default, Serialize)]
@@ -91,10 +95,16 @@ fn blocking(request: &Request, shape: &'static Shape, to: SocketAddr) -> Vec<Res
 async fn tasks(request: &Request, shape: &'static Shape, to: SocketAddr) -> Vec<Result<()>> {
     let engine = request.engine;
     let left = Rc::new(Cell::new(request.count));
+    let (started, pace) = (Instant::now(), request.per_second.map(f64::from));
+    let total = request.count;
     let player = |left: Rc<Cell<usize>>| async move {
         let mut ends = Vec::new();
         while left.get() > 0 {
             left.set(left.get() - 1);
+            if let Some(pace) = pace {
+                let begun = f64::from(u32::try_from(total - left.get()).unwrap_or(u32::MAX));
+                sleep_until(started + Duration::from_secs_f64(begun / pace)).await;
+            }
             let end = timeout(LIMIT, one(engine, shape, to)).await;
             ends.push(end.unwrap_or_else(|_| Err(anyhow::anyhow!("hangs"))));
         }

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::control::{self, Control, Initial, Sources, join_own};
+use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::worker::{self, Equipment};
 use crate::edge::{self, EventLog, Observed};
@@ -114,6 +115,7 @@ async fn serve(start: Start) -> Result<()> {
         started,
     };
     let crew = Crew {
+        config: Arc::clone(&config),
         world,
         links,
         links_in,
@@ -144,6 +146,7 @@ fn begin_events(config: &Config, capture: &mut Capture) -> (Events, EventLog) {
 
 /// What all workers share.
 struct Crew {
+    config: Arc<Config>,
     world: SharedWorld,
     links: Arc<Links>,
     links_in: mpsc::Sender<Stranger>,
@@ -169,6 +172,7 @@ impl Crew {
                 links: Arc::clone(&self.links),
                 links_in: self.links_in.clone(),
                 claims: self.claims.clone(),
+                sources: SourceAddresses::new(&self.config.capture),
                 beats: self.beats.clone(),
                 events: self.events.clone(),
                 registry: Arc::clone(registry),

@@ -1,9 +1,10 @@
 //! TCP sockets as a dataplane wants them: non-blocking, without Nagle, with death noticed.
 
 use crate::limits::{BACKLOG, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, USER_TIMEOUT};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -38,6 +39,22 @@ impl Dial {
     pub fn new(to: SocketAddr) -> io::Result<Self> {
         let socket = tuned(to)?;
         Ok(Self { socket, to })
+    }
+
+    /// The same, coming from `source`. The kernel chooses the port only at connect(), so that each
+    /// pair of addresses has all ports of the range to itself (ip(7), IP_BIND_ADDRESS_NO_PORT).
+    ///
+    /// # Errors
+    /// Of socket(), setsockopt() or bind(): a local route must lead to `source`.
+    pub fn from_source(source: IpAddr, to: SocketAddr) -> io::Result<Self> {
+        let dial = Self::new(to)?;
+        setsockopt(&dial.socket, sockopt::IpBindAddressNoPort, &true)?;
+        if source.is_ipv6() {
+            // A local route makes an IPv4 address the node's own, not an IPv6 one (ipv6(7)).
+            dial.socket.set_freebind_v6(true)?;
+        }
+        dial.socket.bind(&SocketAddr::new(source, 0).into())?;
+        Ok(dial)
     }
 
     /// The socket's cookie (SO_COOKIE), by which the BPF programs know it.
@@ -117,6 +134,20 @@ mod tests {
         let stream = dial.start().expect("connect");
         assert_ne!(cookie, 0);
         assert_eq!(SockRef::from(&stream).cookie().expect("getsockopt"), cookie);
+    }
+
+    #[test]
+    fn a_dial_from_an_address_has_no_port_before_it_starts() {
+        for (source, any) in [("127.0.0.9", "127.0.0.1:0"), ("::1", "[::1]:0")] {
+            let listener = listen(any.parse().expect("literal")).expect("listen");
+            let source: IpAddr = source.parse().expect("literal");
+            let dial = Dial::from_source(source, listener.local_addr().expect("bound"));
+            let dial = dial.expect("bind");
+            let before = dial.socket.local_addr().expect("getsockname").as_socket();
+            assert_eq!(before, Some(SocketAddr::new(source, 0)));
+            let stream = dial.start().expect("connect");
+            assert_eq!(stream.local_addr().expect("getsockname").ip(), source);
+        }
     }
 
     #[test]

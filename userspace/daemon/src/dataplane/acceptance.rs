@@ -278,7 +278,7 @@ async fn connect(
     parties: Parties,
 ) -> Result<(TcpStream, Parties), Refusal> {
     let decided_at = worker.world.version();
-    let near = deliver(&worker.claims, &parties).await?;
+    let near = deliver(&worker.claims, &worker.sources, &parties).await?;
     if worker.world.version() != decided_at {
         classify(worker, link, flight)?;
     }

@@ -77,7 +77,7 @@ async fn open(worker: &Worker, near: TcpStream, claim: &Claim, route: Route) {
 type Opened = Result<(), (TcpStream, Refusal)>;
 
 async fn open_local(worker: &Worker, near: TcpStream, route: &Route) -> Opened {
-    match deliver(&worker.claims, &route.parties).await {
+    match deliver(&worker.claims, &worker.sources, &route.parties).await {
         Ok(far) => {
             let info = FlowInfo::new(route.parties.clone(), Carriage::Local);
             worker.run(Flow::local(near, far), info);

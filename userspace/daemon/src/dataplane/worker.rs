@@ -2,6 +2,7 @@
 
 use crate::dataplane::buffer::Pool;
 use crate::dataplane::carrier::Carriers;
+use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Broken, Turn};
 use crate::dataplane::registry::{FlowInfo, Registered, Registry};
@@ -33,6 +34,7 @@ pub struct Equipment {
     pub links: Arc<Links>,
     pub links_in: mpsc::Sender<Stranger>,
     pub claims: Claims,
+    pub sources: SourceAddresses,
     pub beats: Beats,
     pub events: Events,
     pub registry: Arc<Registry>,
@@ -50,6 +52,7 @@ pub struct Shared {
     pub links: Arc<Links>,
     pub links_in: mpsc::Sender<Stranger>,
     pub claims: Claims,
+    pub sources: SourceAddresses,
     pub events: Events,
     pub registry: Arc<Registry>,
     pub pool: Pool,
@@ -89,6 +92,7 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             links: equipment.links,
             links_in: equipment.links_in,
             claims: equipment.claims,
+            sources: equipment.sources,
             events: equipment.events,
             registry: equipment.registry,
             pool: Pool::default(),
