@@ -40,6 +40,8 @@ pub struct Report {
     pub links: Vec<LinkSeen>,
     /// Carriers that carried a flow.
     pub flows: u64,
+    /// Flows of which bytes of the application had left before anything came back.
+    pub flows_without_waiting: u64,
     /// Carriers that were opened and not used.
     pub unused_carriers: u64,
     pub records: u64,
@@ -135,6 +137,9 @@ impl Report {
                 } else {
                     &mut self.unused_carriers
                 }) += 1;
+                let said = stream.said_before_answer.unwrap_or(0);
+                let more_than_record0 = records::end_of_record0(&stream.dialled) < said;
+                self.flows_without_waiting += u64::from(carried && more_than_record0);
             }
         }
         Ok(())

@@ -82,6 +82,14 @@ pub fn check_carrier(half: &Half) -> Result<(bool, Counts), Finding> {
     Ok((true, counts))
 }
 
+/// Where record 0 of a checked carrier ends, and what the application says begins.
+pub fn end_of_record0(dialled: &Half) -> usize {
+    let start = OPENING_LEN + HEADER_LEN;
+    let header = dialled.bytes.get(start..start + RECORD_HEADER_LEN);
+    let length = header.map_or(0, |header| u16::from_be_bytes([header[3], header[4]]));
+    start + RECORD_HEADER_LEN + usize::from(length)
+}
+
 /// Sealed records only, from `start` on: the accepting direction of a carrier, from its first byte.
 ///
 /// # Errors

@@ -22,6 +22,8 @@ pub struct Streams {
 pub struct Stream {
     pub dialled: Half,
     pub accepted: Half,
+    /// How much the dialling side had said when the first byte came back; `None`: none did.
+    pub said_before_answer: Option<usize>,
 }
 
 /// One direction of it.
@@ -51,6 +53,10 @@ impl Streams {
             (None, None) => return self.without_beginning(segment),
         };
         let stream = &mut self.all[index];
+        if !dialled && !segment.payload.is_empty() {
+            let said = stream.dialled.bytes.len();
+            stream.said_before_answer.get_or_insert(said);
+        }
         let half = if dialled {
             &mut stream.dialled
         } else {
@@ -71,6 +77,7 @@ impl Streams {
         self.all.push(Stream {
             dialled: Half::new(syn.from, syn.to),
             accepted: Half::new(syn.to, syn.from),
+            said_before_answer: None,
         });
     }
 

@@ -179,6 +179,20 @@ fn a_carrier_is_accepted_and_counted() {
 }
 
 #[test]
+fn a_flow_that_speaks_before_the_answer_is_told_from_one_that_waits() {
+    let report = carrier_wire(&carrier()).judged();
+    assert_eq!(report.flows_without_waiting, 1);
+    let (carrier, mut wire) = (carrier(), Wire::open());
+    let record0_end = carrier.len() - sealed().len();
+    wire.data(DIALLER, 0, &carrier[..record0_end]);
+    wire.data(ACCEPTOR, 0, &sealed());
+    wire.data(DIALLER, record0_end, &carrier[record0_end..]);
+    let report = wire.judged();
+    report.is_clean().expect("nothing to object to");
+    assert_eq!((report.flows, report.flows_without_waiting), (1, 0));
+}
+
+#[test]
 fn a_link_tells_its_group_and_that_its_handshake_was_full() {
     let report = link_wire(&server_hello(&[])).judged();
     report.is_clean().expect("nothing to object to");

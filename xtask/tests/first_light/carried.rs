@@ -34,6 +34,24 @@ fn eleven_thousand_connections_are_keyed_from_one_handshake() {
     });
 }
 
+/// A daemon that waited for an answer, or for the handshake of a carrier, would send none of them
+/// so. Not all are: the client's bytes may come after the answer on a busy machine.
+#[test]
+fn the_first_bytes_of_a_flow_leave_before_anything_comes_back() {
+    play(|lab| {
+        let report = under_the_oracle(lab, "first-bytes", |lab| {
+            exchange(lab, "seq", &server(), 200)
+        })?;
+        report.is_clean()?;
+        ensure!(
+            report.flows == 200 && report.flows_without_waiting > 100,
+            "{} of {report}",
+            report.flows_without_waiting
+        );
+        Ok(())
+    });
+}
+
 /// Without an error, with equal hashes both ways, and each nonce seen once by the server.
 fn exchange(lab: &Lab, verb: &str, server: &str, connections: u64) -> Result<()> {
     clear(lab)?;
