@@ -13,6 +13,8 @@ pub struct Features {
 pub struct Feature {
     pub name: String,
     pub available: bool,
+    /// Whether kedge cannot work without; what else is missing it makes up for, as the reason says.
+    pub required: bool,
     /// What kedge needs it for, or what the kernel said instead.
     pub reason: String,
 }

@@ -248,16 +248,28 @@ fn explanations() {
 
 #[test]
 fn features() {
-    let feature = |name: &str, available, reason: &str| Feature {
+    let feature = |name: &str, available, required, reason: &str| Feature {
         name: name.to_owned(),
         available,
+        required,
         reason: reason.to_owned(),
     };
     let features = Features {
         kernel: "6.18.0".to_owned(),
         features: vec![
-            feature("cgroup/connect4", true, "redirect connections"),
-            feature("ring buffer", false, "needed to report: Invalid argument"),
+            feature("cgroup/connect4", true, true, "redirect connections"),
+            feature(
+                "ring buffer",
+                false,
+                true,
+                "needed to report: Invalid argument",
+            ),
+            feature(
+                "kTLS",
+                false,
+                false,
+                "needed to seal in the kernel; records stay in userspace",
+            ),
         ],
     };
     both("features", &features, render::features);

@@ -1,11 +1,16 @@
 //! System calls of kedged that neither std nor tokio offers: sockets with the options that every
 //! leg of a flow has, and what the process says about itself to the kernel.
 //!
-//! Descriptors go in and come out as owned or borrowed std types only. No `unsafe` so far: nix
-//! and socket2 wrap all that is needed.
+//! Descriptors go in and come out as owned or borrowed std types only. The little that nix and
+//! socket2 do not wrap is in [`ktls`].
 
-#![forbid(unsafe_code)]
-
+pub mod canary;
+#[expect(
+    unsafe_code,
+    reason = "options and control messages that no crate wraps"
+)]
+pub mod ktls;
 pub mod limits;
+pub mod pipe;
 pub mod process;
 pub mod socket;

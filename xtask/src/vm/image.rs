@@ -18,14 +18,25 @@ const PROGRAMS: [&str; 14] = [
     "sh", "ip", "nsenter", "setsid", "hostname", "cat", "ls", "mount", "dmesg", "sleep", "ss",
     "mkdir", "rm", "bpftool",
 ];
-/// What is no part of Debian's cloud kernels themselves; what they depend on is found out.
-const MODULES: [&str; 8] = [
+/// What is no part of Debian's cloud kernels themselves; what they depend on is found out. Not all
+/// kernels have all of the ciphers' modules: later ones build more in.
+const MODULES: [&str; 18] = [
     "virtio_pci",
     "virtio_console",
     "virtio_net",
     "veth",
     "tls",
+    "aesni_intel",
+    "gcm",
+    "ctr",
+    "ghash_generic",
+    "ghash_clmulni_intel",
+    "chacha20poly1305",
     "chacha",
+    "chacha_generic",
+    "chacha_x86_64",
+    "poly1305_generic",
+    "poly1305_x86_64",
     "dummy",
     "tcp_diag",
 ];
@@ -143,6 +154,11 @@ impl Image {
             .insert(place.to_owned(), Content::File(path.to_owned()));
     }
 
+    pub fn add_text(&mut self, place: &str, text: String) {
+        self.files
+            .insert(place.to_owned(), Content::Bytes(text.into_bytes()));
+    }
+
     /// Numbered in the order in which they must be loaded.
     fn add_modules(&mut self, unpacked: &Unpacked) -> Result<()> {
         let folder = modules_folder(&unpacked.root, &unpacked.release);
@@ -164,8 +180,7 @@ impl Image {
                 .insert(format!("modules/{plain}"), Content::Bytes(bytes));
             list += &format!("{plain}\n");
         }
-        self.files
-            .insert("modules/list".to_owned(), Content::Bytes(list.into_bytes()));
+        self.add_text("modules/list", list);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ pub struct Kernel {
     pub series: String,
     pub packages: Vec<Package>,
     pub capture: bool,
+    pub silent_canaries: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 /// For one kernel's tests under TCG on a busy machine; they take a fraction of it.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Where the programs cannot be loaded, kedge must say what is missing: the test of that.
-const PROBE_ONLY: &str = "test:the_probe_misses";
+/// Where the programs cannot be loaded, kedge must say what is missing: the tests of that.
+const PROBE_ONLY: &str = "test:the_probe_misses,canar";
 
 /// A verdict as the guest's init reports it.
 #[derive(Debug, Deserialize)]
@@ -78,6 +78,7 @@ fn test_one(
     let unpacked = image::unpack(kernel)?;
     let mut image = Image::base(&unpacked, init)?;
     image.add_file("kedge.bpf.o", &tools.object);
+    image.add_text("silent-canaries", kernel.silent_canaries.join("\n"));
     for program in programs {
         let name = program
             .file_name()

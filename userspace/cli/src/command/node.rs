@@ -5,6 +5,7 @@ use crate::arguments::{Arguments, OffArguments};
 use crate::failure::{Exit, Failure};
 use crate::render;
 use kedge_api::{Feature, Features};
+use kedge_sys::canary;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -21,14 +22,22 @@ pub fn probe(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failur
         .map(|feature| Feature {
             name: feature.name.to_owned(),
             available: feature.available,
+            required: true,
             reason: feature.reason,
         });
+    let sung = canary::sing().into_iter().map(|canary| Feature {
+        name: canary.name.to_owned(),
+        available: canary.works,
+        required: false,
+        reason: canary.reason,
+    });
     let features = Features {
         kernel: release.trim().to_owned(),
-        features: probed.collect(),
+        features: probed.chain(sung).collect(),
     };
     print(arguments, out, &features, render::features)?;
-    let complete = features.features.iter().all(|feature| feature.available);
+    let complete = |feature: &Feature| feature.available || !feature.required;
+    let complete = features.features.iter().all(complete);
     Ok(if complete { Exit::Done } else { Exit::No })
 }
 

@@ -126,10 +126,10 @@ fn flow_phase(phase: FlowPhase) -> &'static str {
 #[must_use]
 pub fn features(answer: &Features) -> String {
     let rows = answer.features.iter().map(|feature| {
-        let verdict = if feature.available {
-            "available"
-        } else {
-            "missing"
+        let verdict = match (feature.available, feature.required) {
+            (true, _) => "available",
+            (false, true) => "missing",
+            (false, false) => "missing (optional)",
         };
         [
             feature.name.clone(),

@@ -14,6 +14,7 @@ use kedge_api::{
 use kedge_capture::Capture;
 use kedge_link::Role;
 use kedge_model::{NodeName, SpiffeId};
+use kedge_sys::canary;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
@@ -215,18 +216,24 @@ impl Observed {
     }
 
     pub fn features() -> Features {
-        let feature = |feature: kedge_capture::Feature| Feature {
-            name: feature.name.to_owned(),
-            available: feature.available,
-            reason: feature.reason,
-        };
+        let probed = kedge_capture::probe_features()
+            .into_iter()
+            .map(|feature| Feature {
+                name: feature.name.to_owned(),
+                available: feature.available,
+                required: true,
+                reason: feature.reason,
+            });
+        let sung = canary::sing().into_iter().map(|canary| Feature {
+            name: canary.name.to_owned(),
+            available: canary.works,
+            required: false,
+            reason: canary.reason,
+        });
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Features {
             kernel: release.trim().to_owned(),
-            features: kedge_capture::probe_features()
-                .into_iter()
-                .map(feature)
-                .collect(),
+            features: probed.chain(sung).collect(),
         }
     }
 
