@@ -52,11 +52,13 @@ counters! {
     BindRefused = 14, "bind_refused";
     /// Events that found the ring buffer full.
     EventsLost = 15, "events_lost";
+    /// Packets of probes towards a port that their `require` workload does not declare.
+    ProbeDropped = 16, "probe_dropped";
 }
 
 impl Counter {
     /// How many there are: the capacity of `COUNTERS`.
-    pub const COUNT: u32 = Self::EventsLost as u32 + 1;
+    pub const COUNT: u32 = Self::ProbeDropped as u32 + 1;
 }
 
 #[cfg(test)]

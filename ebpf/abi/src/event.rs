@@ -25,6 +25,8 @@ pub enum EventKind {
     DaemonDropped = 8,
     /// A bind() asked for a port that is kept for kedged.
     BindRefused = 9,
+    /// The guard dropped a probe: its `require` workload does not declare the port.
+    ProbeDropped = 10,
 }
 
 impl EventKind {
@@ -38,6 +40,7 @@ impl EventKind {
         Self::EgressDropped,
         Self::DaemonDropped,
         Self::BindRefused,
+        Self::ProbeDropped,
     ];
 }
 

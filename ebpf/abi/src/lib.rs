@@ -5,9 +5,10 @@
 //!             userspace writes                        programs write
 //!   ROOT, BEATS       who serves, and is it alive     CLAIMS      tuple -> what was asked for
 //!   CGROUPS           cgroup -> class                 ADMITTED    tuple -> its true client
-//!   VERDICTS, PORTS   (class, prefix, port)           ORIGINAL    socket -> what was asked for
-//!   PLACES            local pods, nodes               CLIENT      socket -> its true client
-//!   SLOTS             where capture sends to          COUNTERS, EVENTS
+//!   PROBE_PORTS       (cgroup, port)                  ORIGINAL    socket -> what was asked for
+//!   VERDICTS, PORTS   (class, prefix, port)           CLIENT      socket -> its true client
+//!   PLACES            local pods, nodes               COUNTERS, EVENTS
+//!   SLOTS             where capture sends to
 //!   DELIVERIES        our socket -> true client
 //! ```
 //!
@@ -32,7 +33,7 @@ mod socket;
 pub mod verdict;
 
 pub use address::{Address, Endpoint};
-pub use cgroup::{CgroupEntry, class, kind};
+pub use cgroup::{CgroupEntry, ProbePort, class, kind};
 pub use counter::Counter;
 pub use event::{Event, EventKind};
 pub use place::Place;
@@ -42,13 +43,14 @@ pub use socket::{Claim, Client, Original, Tuple, original};
 pub use verdict::{LpmKey, PortKey, VerdictEntry, VerdictKey};
 
 /// Raised with every change of a layout, a map's type or its capacity.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, as the object file and the pin directory have them.
 pub mod map {
     pub const ROOT: &str = "ROOT";
     pub const BEATS: &str = "BEATS";
     pub const CGROUPS: &str = "CGROUPS";
+    pub const PROBE_PORTS: &str = "PROBE_PORTS";
     pub const VERDICTS: &str = "VERDICTS";
     pub const PORTS: &str = "PORTS";
     pub const PLACES: &str = "PLACES";
@@ -63,8 +65,21 @@ pub mod map {
 
     /// Every map that is pinned.
     pub const ALL: &[&str] = &[
-        ROOT, BEATS, CGROUPS, VERDICTS, PORTS, PLACES, SLOTS, CLAIMS, DELIVERIES, ADMITTED,
-        ORIGINAL, CLIENT, COUNTERS, EVENTS,
+        ROOT,
+        BEATS,
+        CGROUPS,
+        PROBE_PORTS,
+        VERDICTS,
+        PORTS,
+        PLACES,
+        SLOTS,
+        CLAIMS,
+        DELIVERIES,
+        ADMITTED,
+        ORIGINAL,
+        CLIENT,
+        COUNTERS,
+        EVENTS,
     ];
 }
 

@@ -9,6 +9,8 @@ pub const ADDRESSES: u32 = 1024;
 pub const SLOTS: u32 = WORKERS * ADDRESSES;
 /// Configured cgroups.
 pub const CGROUPS: u32 = 16_384;
+/// Ports at which workloads take probes, of all workloads together.
+pub const PROBE_PORTS: u32 = 65_536;
 /// Levels of the cgroup tree in which a configured ancestor is looked for, root included.
 pub const CGROUP_DEPTH: u32 = 16;
 /// Prefixes, of all classes together.

@@ -99,3 +99,12 @@ pub struct Client {
 }
 
 const _: () = assert!(size_of::<Client>() == 32);
+
+impl Client {
+    /// A probe is nobody else than itself.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_probe(&self) -> bool {
+        self.client.port == 0
+    }
+}

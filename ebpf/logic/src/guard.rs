@@ -3,14 +3,23 @@
 use crate::cgroup::Owner;
 use crate::packet::{Packet, Parsed, Segment, parse};
 use crate::tables::{Tables, is_capture_end, is_same, verdict_for};
-use kedge_abi::{Endpoint, Tuple, class, place, verdict};
+use kedge_abi::{Endpoint, ProbePort, Tuple, class, place, verdict};
 
 /// What is filed about the connection that a packet belongs to.
 pub trait Connection {
     /// Whether the packet's socket is one that was admitted when it was established.
     fn is_admitted_socket(&self) -> bool;
-    /// Whether this connection was filed by its opener on this node and is being established.
-    fn is_admitted_tuple(&self, tuple: &Tuple) -> bool;
+    /// Who on this node filed this connection, while it is being established.
+    fn filed(&self, tuple: &Tuple) -> Option<Opener>;
+}
+
+/// Who may open a connection to a `require` workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    /// kedged, with a delivery.
+    Daemon,
+    /// A socket of a probe cgroup: at the ports that the workload declares.
+    Probe,
 }
 
 /// What becomes of a packet.
@@ -21,6 +30,8 @@ pub enum Ruling {
     PassOther,
     /// Dropped; the ends are known if it is a segment.
     Drop(Option<Segment>),
+    /// Dropped: of a probe, to a port that the workload does not declare.
+    DropProbe(Segment),
 }
 
 /// Scope of tuples that the guard looks up: admitted connections come over the routed way.
@@ -39,11 +50,34 @@ pub fn ingress<P: Packet, T: Tables, C: Connection>(
         return Ruling::Pass;
     }
     by_segment(packet, |segment| {
-        stays_here(segment)
-            || connection.is_admitted_socket()
-            || connection.is_admitted_tuple(&opened_by_source(segment))
-            || (!segment.opens && is_answer(tables, owner, &segment.source))
+        if stays_here(segment) || connection.is_admitted_socket() {
+            return Ruling::Pass;
+        }
+        match connection.filed(&opened_by_source(segment)) {
+            Some(opener) => admit(tables, owner, opener, segment.destination.port, segment),
+            None => pass_if(
+                !segment.opens && is_answer(tables, owner, &segment.source),
+                segment,
+            ),
+        }
     })
+}
+
+/// Whether who filed a connection to `port` of `owner` may have it.
+#[inline(always)]
+fn admit<T: Tables>(
+    tables: &T,
+    owner: &Owner,
+    opener: Opener,
+    port: u32,
+    segment: &Segment,
+) -> Ruling {
+    match opener {
+        Opener::Probe if !tables.is_probe_port(ProbePort::new(owner.id, port)) => {
+            Ruling::DropProbe(*segment)
+        }
+        _ => Ruling::Pass,
+    }
 }
 
 /// Whether `source` is one that `owner` may have opened a connection to: the daemon by capture, or
@@ -68,24 +102,36 @@ pub fn egress<P: Packet, T: Tables, C: Connection>(
 ) -> Ruling {
     match owner.class {
         class::REQUIRE => by_segment(packet, |segment| {
-            stays_here(segment)
+            let free = stays_here(segment)
                 || is_capture(tables, &segment.destination)
                 || connection.is_admitted_socket()
-                || connection.is_admitted_tuple(&opened_by_destination(segment))
-                || verdict_for(tables, owner.class, &segment.destination) == verdict::PASS
+                || verdict_for(tables, owner.class, &segment.destination) == verdict::PASS;
+            match connection.filed(&opened_by_destination(segment)) {
+                Some(opener) if !free => admit(tables, owner, opener, segment.source.port, segment),
+                _ => pass_if(free, segment),
+            }
         }),
-        class::DAEMON => by_segment(packet, |segment| may_daemon_send(tables, segment)),
+        class::DAEMON => by_segment(packet, |segment| {
+            pass_if(may_daemon_send(tables, segment), segment)
+        }),
         _ => Ruling::Pass,
     }
 }
 
 #[inline(always)]
-fn by_segment<P: Packet>(packet: &P, may_pass: impl FnOnce(&Segment) -> bool) -> Ruling {
+fn by_segment<P: Packet>(packet: &P, rule: impl FnOnce(&Segment) -> Ruling) -> Ruling {
     match parse(packet) {
-        Parsed::Tcp(segment) if may_pass(&segment) => Ruling::Pass,
-        Parsed::Tcp(segment) => Ruling::Drop(Some(segment)),
+        Parsed::Tcp(segment) => rule(&segment),
         Parsed::Other => Ruling::PassOther,
         Parsed::Unclear => Ruling::Drop(None),
+    }
+}
+
+#[inline(always)]
+fn pass_if(may_pass: bool, segment: &Segment) -> Ruling {
+    match may_pass {
+        true => Ruling::Pass,
+        false => Ruling::Drop(Some(*segment)),
     }
 }
 
@@ -197,6 +243,27 @@ mod tests {
         assert!(receives("192.0.2.1:40000", "10.1.0.1:80", SYN, &filed));
         assert!(sends("10.1.0.1:80", "192.0.2.1:40000", SYN_ACK, &filed));
         assert!(!receives("192.0.2.1:40001", "10.1.0.1:80", SYN, &filed));
+    }
+
+    #[test]
+    fn a_probe_enters_at_the_ports_that_its_workload_declares_and_at_no_other() {
+        let mut world = world();
+        world.add_probe_port(1, 80);
+        world.add_probe_port(2, 81);
+        let rules = |port: u16| {
+            let (probe, pod) = ("10.1.0.254:40000", std::format!("10.1.0.1:{port}"));
+            let filed = Filed::probe(probe, &pod);
+            let owner = owner(class::REQUIRE);
+            let comes = ingress(&owner, &tcp4(probe, &pod, SYN, 0), &world, &filed);
+            let goes = egress(&owner, &tcp4(&pod, probe, SYN_ACK, 0), &world, &filed);
+            (comes, goes)
+        };
+        assert_eq!(rules(80), (Ruling::Pass, Ruling::Pass));
+        for undeclared in [22, 81] {
+            let (comes, goes) = rules(undeclared);
+            assert!(matches!(comes, Ruling::DropProbe(_)), "{undeclared}");
+            assert!(matches!(goes, Ruling::DropProbe(_)), "{undeclared}");
+        }
     }
 
     #[test]

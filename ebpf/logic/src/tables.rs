@@ -1,7 +1,9 @@
 //! The maps, as decisions see them.
 
-use kedge_abi::{Address, CgroupEntry, Endpoint, Place, PortKey, Root, VerdictEntry, VerdictKey};
-use kedge_abi::{limits, verdict};
+use kedge_abi::{
+    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Root, VerdictEntry, VerdictKey,
+    limits, verdict,
+};
 
 /// The maps that userspace writes.
 pub trait Tables {
@@ -10,6 +12,8 @@ pub trait Tables {
     /// Longest prefix match.
     fn verdict(&self, key: VerdictKey) -> Option<VerdictEntry>;
     fn port(&self, key: PortKey) -> Option<u32>;
+    /// Whether the workload of this cgroup takes probes at this port.
+    fn is_probe_port(&self, at: ProbePort) -> bool;
     fn place(&self, address: &Address) -> Option<Place>;
     /// When this worker last beat, by the clock of `now` in [`crate::connect::Attempt`]; 0: never.
     fn beat(&self, worker: u32) -> u64;

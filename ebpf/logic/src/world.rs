@@ -1,8 +1,10 @@
 //! The kernel's side of the traits, for tests on the host.
 
+use crate::guard::Opener;
 use crate::{Ancestry, Connection, Packet, Tables};
 use kedge_abi::{
-    Address, CgroupEntry, Endpoint, Place, PortKey, Root, Tuple, VerdictEntry, VerdictKey, limits,
+    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Root, Tuple, VerdictEntry,
+    VerdictKey, limits,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +36,7 @@ pub struct World {
     pub has_root: bool,
     pub beats: [u64; limits::WORKERS as usize],
     cgroups: HashMap<u64, CgroupEntry>,
+    probe_ports: HashSet<ProbePort>,
     verdicts: Vec<(u32, Address, u32, VerdictEntry)>,
     ports: HashMap<PortKey, u32>,
     places: HashMap<Address, Place>,
@@ -57,6 +60,7 @@ impl World {
             has_root: true,
             beats: [0; limits::WORKERS as usize],
             cgroups: HashMap::new(),
+            probe_ports: HashSet::new(),
             verdicts: Vec::new(),
             ports: HashMap::new(),
             places: HashMap::new(),
@@ -65,6 +69,10 @@ impl World {
 
     pub fn add_cgroup(&mut self, id: u64, class: u32, kind: u32) {
         self.cgroups.insert(id, CgroupEntry { class, kind });
+    }
+
+    pub fn add_probe_port(&mut self, cgroup: u64, port: u16) {
+        self.probe_ports.insert(ProbePort::new(cgroup, port.into()));
     }
 
     pub fn add_place(&mut self, at: &str, kind: u32, peer_port: u32) {
@@ -113,6 +121,10 @@ impl Tables for World {
         self.cgroups.get(&id).copied()
     }
 
+    fn is_probe_port(&self, at: ProbePort) -> bool {
+        self.probe_ports.contains(&at)
+    }
+
     fn verdict(&self, key: VerdictKey) -> Option<VerdictEntry> {
         let covers = |net: &Address, length: u32| {
             let differing = bits(net) ^ bits(&key.address);
@@ -142,21 +154,30 @@ impl Tables for World {
 #[derive(Default)]
 pub struct Filed {
     socket: bool,
-    tuples: HashSet<Tuple>,
+    tuples: HashMap<Tuple, Opener>,
 }
 
 impl Filed {
     pub fn socket() -> Self {
         Self {
             socket: true,
-            tuples: HashSet::new(),
+            tuples: HashMap::new(),
         }
     }
 
     pub fn tuple(client: &str, server: &str) -> Self {
+        Self::by(Opener::Daemon, client, server)
+    }
+
+    pub fn probe(client: &str, server: &str) -> Self {
+        Self::by(Opener::Probe, client, server)
+    }
+
+    fn by(opener: Opener, client: &str, server: &str) -> Self {
+        let tuple = Tuple::new(end(client), end(server), 0);
         Self {
             socket: false,
-            tuples: HashSet::from([Tuple::new(end(client), end(server), 0)]),
+            tuples: HashMap::from([(tuple, opener)]),
         }
     }
 }
@@ -166,8 +187,8 @@ impl Connection for Filed {
         self.socket
     }
 
-    fn is_admitted_tuple(&self, tuple: &Tuple) -> bool {
-        self.tuples.contains(tuple)
+    fn filed(&self, tuple: &Tuple) -> Option<Opener> {
+        self.tuples.get(tuple).copied()
     }
 }
 

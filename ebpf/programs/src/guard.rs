@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_skb_load_bytes};
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use kedge_abi::{Counter, EventKind, Tuple};
-use kedge_logic::guard::{self, Ruling};
+use kedge_logic::guard::{self, Opener, Ruling};
 use kedge_logic::packet::Segment;
 use kedge_logic::{Connection, Owner, Packet};
 
@@ -39,8 +39,13 @@ impl Connection for Buffer {
     }
 
     #[inline(always)]
-    fn is_admitted_tuple(&self, tuple: &Tuple) -> bool {
-        ADMITTED.get_ptr(tuple).is_some()
+    fn filed(&self, tuple: &Tuple) -> Option<Opener> {
+        // SAFETY: one field is read at once, and nobody changes an entry.
+        let client = unsafe { ADMITTED.get(tuple) }?;
+        Some(match client.is_probe() {
+            true => Opener::Probe,
+            false => Opener::Daemon,
+        })
     }
 }
 
@@ -82,6 +87,12 @@ fn act(packet: &Buffer, owner: &Owner, ruling: Ruling, dropped: (Counter, EventK
             if let Some(segment) = segment {
                 tell(dropped.1, 0, &subject(packet, owner, &segment));
             }
+            DROP
+        }
+        Ruling::DropProbe(segment) => {
+            count(Counter::ProbeDropped);
+            let subject = subject(packet, owner, &segment);
+            tell(EventKind::ProbeDropped, 0, &subject);
             DROP
         }
     }

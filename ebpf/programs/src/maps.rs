@@ -6,8 +6,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use kedge_abi::{
-    Address, CgroupEntry, Claim, Client, Counter, Original, Place, PortKey, Root, Slot, Tuple,
-    VerdictEntry, VerdictKey, limits,
+    Address, CgroupEntry, Claim, Client, Counter, Original, Place, PortKey, ProbePort, Root, Slot,
+    Tuple, VerdictEntry, VerdictKey, limits,
 };
 use kedge_logic::Tables;
 
@@ -18,6 +18,9 @@ static BEATS: Array<u64> = Array::with_max_entries(limits::WORKERS, 0);
 #[map]
 static CGROUPS: HashMap<u64, CgroupEntry> =
     HashMap::with_max_entries(limits::CGROUPS, BPF_F_NO_PREALLOC);
+#[map]
+static PROBE_PORTS: HashMap<ProbePort, u32> =
+    HashMap::with_max_entries(limits::PROBE_PORTS, BPF_F_NO_PREALLOC);
 #[map]
 static VERDICTS: LpmTrie<VerdictKey, VerdictEntry> =
     LpmTrie::with_max_entries(limits::VERDICTS, BPF_F_NO_PREALLOC);
@@ -60,6 +63,11 @@ impl Tables for Maps {
         // SAFETY: the value is copied at once; userspace replaces entries whole, and a read of
         // one that is being replaced gives one of two valid entries.
         unsafe { CGROUPS.get(&id) }.copied()
+    }
+
+    #[inline(always)]
+    fn is_probe_port(&self, at: ProbePort) -> bool {
+        PROBE_PORTS.get_ptr(&at).is_some()
     }
 
     #[inline(always)]

@@ -9,7 +9,8 @@ use crate::table::{Mirror, Plain, Table};
 use crate::verdicts::{Compiler, Verdicts, class_of, places};
 use crate::{load, netns};
 use kedge_abi::{
-    Address, CgroupEntry, LpmKey, Place, PortKey, Root, Slot, VerdictEntry, class, kind, map,
+    Address, CgroupEntry, LpmKey, Place, PortKey, ProbePort, Root, Slot, VerdictEntry, class, kind,
+    map,
 };
 use kedge_model::Mode;
 use nix::time::{ClockId, clock_gettime};
@@ -24,21 +25,28 @@ pub enum CgroupKind {
     Workload,
     /// What is unknown below it takes this entry's mode.
     ManagedRoot,
-    /// Whose connections `require` workloads admit (kubelet).
+    /// Whose connections `require` workloads admit at their probe ports (kubelet).
     Probe,
 }
 
 /// One cgroup that the programs shall know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     /// As [`cgroup_id`] gives it.
     pub id: u64,
     pub mode: Mode,
     pub kind: CgroupKind,
+    /// The ports of a workload at which `require` admits probes.
+    pub probe_ports: Vec<u16>,
 }
 
 impl Cgroup {
-    fn entry(self) -> (u64, CgroupEntry) {
+    fn probe_ports(&self) -> impl Iterator<Item = (ProbePort, u32)> {
+        let ports = self.probe_ports.iter();
+        ports.map(|port| (ProbePort::new(self.id, u32::from(*port)), 0))
+    }
+
+    fn entry(&self) -> (u64, CgroupEntry) {
         let kind = match self.kind {
             CgroupKind::Workload => kind::WORKLOAD,
             CgroupKind::ManagedRoot => kind::MANAGED_ROOT,
@@ -55,6 +63,7 @@ pub struct Capture {
     daemon_cgroup: u64,
     generation: u64,
     cgroups: Mirror<u64, CgroupEntry>,
+    probe_ports: Mirror<ProbePort, u32>,
     verdicts: Mirror<LpmKey, VerdictEntry>,
     ports: Mirror<PortKey, u32>,
     places: Mirror<Address, Place>,
@@ -96,6 +105,7 @@ impl Capture {
             daemon_cgroup,
             generation,
             cgroups,
+            probe_ports: mirror(&pins, map::PROBE_PORTS)?,
             verdicts: mirror(&pins, map::VERDICTS)?,
             places: mirror(&pins, map::PLACES)?,
             compiler: Compiler::after(ports.held()),
@@ -132,14 +142,16 @@ impl Capture {
         write(map::PORTS, self.ports.retain(&compiled.ports))
     }
 
-    /// Makes the programs know exactly these cgroups, and the daemon's own.
+    /// Makes the programs know exactly these cgroups with their probe ports, and the daemon's own.
     ///
     /// # Errors
     /// If the map is full or cannot be written.
     pub fn replace_cgroups(&mut self, cgroups: &[Cgroup]) -> Result<(), CaptureError> {
-        let mut wanted: HashMap<_, _> = cgroups.iter().map(|cgroup| cgroup.entry()).collect();
+        let mut wanted: HashMap<_, _> = cgroups.iter().map(Cgroup::entry).collect();
         wanted.insert(self.daemon_cgroup, DAEMON);
-        write(map::CGROUPS, self.cgroups.replace(&wanted))
+        write(map::CGROUPS, self.cgroups.replace(&wanted))?;
+        let probe_ports = cgroups.iter().flat_map(Cgroup::probe_ports).collect();
+        write(map::PROBE_PORTS, self.probe_ports.replace(&probe_ports))
     }
 
     /// A handle for a worker: claims and deliveries.

@@ -7,7 +7,7 @@ mod common;
 
 use aya::maps::{HashMap, Map, MapData};
 use common::{Lab, PORT_BASE, count, rule, verdicts};
-use kedge_abi::{limits, map};
+use kedge_abi::{ABI_VERSION, limits, map};
 use kedge_capture::{Cgroup, CgroupKind, Counter, EventKind, Verdict};
 use kedge_model::Mode;
 use std::net::Ipv4Addr;
@@ -78,6 +78,7 @@ fn cgroups_beyond_the_bound_are_an_error_and_those_that_hold_stay() {
         id: u64::MAX - number,
         mode: Mode::Require,
         kind: CgroupKind::Workload,
+        probe_ports: Vec::new(),
     }));
     assert!(capture.replace_cgroups(&too_many).is_err());
     let mut pod = lab.actor("pods/a", "a");
@@ -86,7 +87,10 @@ fn cgroups_beyond_the_bound_are_an_error_and_those_that_hold_stay() {
 
 /// Every place but those of real connections.
 fn fill_claims(lab: &Lab) {
-    let pin = lab.bpffs().join("abi-1").join(map::CLAIMS);
+    let pin = lab
+        .bpffs()
+        .join(format!("abi-{ABI_VERSION}"))
+        .join(map::CLAIMS);
     let claims = Map::HashMap(MapData::from_pin(pin).expect("pinned"));
     let mut claims: HashMap<_, [u8; 48], [u8; 48]> = claims.try_into().expect("a hash map");
     for number in 0..limits::CLAIMS {

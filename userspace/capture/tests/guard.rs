@@ -12,7 +12,7 @@
 mod common;
 
 use common::{PEER_PORT, PORT_BASE, count};
-use kedge_capture::{Capture, Counter};
+use kedge_capture::{Capture, Counter, EventKind};
 use kedge_model::Mode;
 
 fn set_mode(lab: &common::Lab, capture: &mut Capture, pod: &str, mode: Mode) {
@@ -80,6 +80,31 @@ fn a_probe_cgroup_enters_a_require_pod_and_is_seen_as_itself() {
         server.send("alive").expect("send");
         assert_eq!(kubelet.receive().as_deref(), Ok("alive"));
     }
+}
+
+#[test]
+fn a_probe_of_a_port_that_is_not_declared_is_dropped_and_told() {
+    let lab = lab_or_skip!();
+    let mut capture = lab.capturing(Mode::Require);
+    let mut events = capture.events().expect("first call");
+    let mut server = lab.actor("pods/b", "b");
+    server.listen("[::]:81");
+    let mut kubelet = lab.actor("kubelet", "n");
+    for to in ["10.66.2.2:81", "[fd66:2::2]:81"] {
+        assert_eq!(kubelet.connect(to), Err(libc::ETIMEDOUT), "{to}");
+        let event = events.next_event().expect("told");
+        assert_eq!(event.kind, EventKind::ProbeDropped);
+        assert_eq!(event.destination, to.parse().expect("literal"));
+        while events.next_event().is_some() {}
+    }
+    assert!(count(&capture, Counter::ProbeDropped) >= 2);
+
+    let mut cgroups = lab.cgroups_in(Mode::Require);
+    for cgroup in &mut cgroups {
+        cgroup.probe_ports.push(81);
+    }
+    capture.replace_cgroups(&cgroups).expect("declare it");
+    assert_eq!(kubelet.connect("10.66.2.2:81"), Ok(()), "the control run");
 }
 
 #[test]

@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 
 pub const PORT_BASE: u16 = 15001;
 pub const PEER_PORT: u16 = 15443;
+/// Where every pod takes probes.
+pub const PROBE_PORTS: [u16; 1] = [80];
 
 /// Where `cargo xtask build` puts it, unless the environment names another one.
 fn object_path() -> PathBuf {
@@ -209,6 +211,7 @@ impl Lab {
             id: self.cgroup_id(path),
             mode,
             kind,
+            probe_ports: PROBE_PORTS.to_vec(),
         };
         vec![
             cgroup("pods", Mode::Require, CgroupKind::ManagedRoot),

@@ -49,7 +49,12 @@ pub fn find(config: &Config, workloads: &[LocalWorkload]) -> Result<Found, Cgrou
     for (path, mode, kind) in roots.chain(probes) {
         let path = config.cgroup_root.join(path);
         let id = cgroup_id(&path).map_err(|source| CgroupError::Configured { path, source })?;
-        cgroups.push(Cgroup { id, mode, kind });
+        cgroups.push(Cgroup {
+            id,
+            mode,
+            kind,
+            probe_ports: Vec::new(),
+        });
     }
     let mut by_id = HashMap::new();
     for workload in workloads {
@@ -61,6 +66,7 @@ pub fn find(config: &Config, workloads: &[LocalWorkload]) -> Result<Found, Cgrou
                     id,
                     mode,
                     kind: CgroupKind::Workload,
+                    probe_ports: workload.probe_ports.clone(),
                 });
                 by_id.insert(id, uid);
             }

@@ -81,6 +81,11 @@ fn words(kind: EventKind) -> (Kind, &'static str, &'static str) {
             "plaintext towards a workload in mode require was dropped",
             "connect from a workload that kedge captures, or put the destination in mode permissive",
         ),
+        EventKind::ProbeDropped => (
+            Kind::GuardDropped,
+            "a probe of a workload in mode require was dropped: the directory declares no such port",
+            "add the port to `ports` of the workload in the directory, or probe one that is there",
+        ),
         EventKind::EgressDropped => (
             Kind::GuardDropped,
             "plaintext of a workload in mode require was dropped",
