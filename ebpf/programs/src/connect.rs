@@ -1,7 +1,7 @@
 //! connect(): decide, then rewrite, pass or fail.
 
 use crate::account::{Subject, count, now, tell};
-use crate::maps::{Maps, ORIGINAL, SLOTS};
+use crate::maps::{CLIENT, Maps, ORIGINAL, SLOTS};
 use crate::sock_addr::{ALLOW, Family, fail, is_tcp, named, netns_cookie, rename, socket_cookie};
 use crate::{cgroups, storage};
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -26,7 +26,10 @@ fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     if !is_tcp(ctx) {
         return ALLOW;
     }
+    // An accepted socket that was taken back with connect(AF_UNSPEC) starts a life of its own.
+    storage::forget(&CLIENT, socket(ctx));
     let Some(owner) = cgroups::of_task() else {
+        storage::forget(&ORIGINAL, socket(ctx));
         return ALLOW;
     };
     let attempt = Attempt {

@@ -6,7 +6,8 @@ use crate::maps::{ADMITTED, CLAIMS, CLIENT, DELIVERIES, ORIGINAL};
 use crate::storage;
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
+    BPF_TCP_CLOSE, bpf_sock,
 };
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::macros::sock_ops;
@@ -22,6 +23,7 @@ pub fn kedge_sockets(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => before_syn(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(&ctx),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listens(&ctx),
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx, ctx.arg(0)),
         _ => {}
     }
@@ -120,6 +122,14 @@ fn established(ctx: &SockOpsContext) {
     };
     count(counter);
     let _ = ADMITTED.remove(&tuple);
+}
+
+/// A socket may have been a connection's before (connect(AF_UNSPEC), then listen()). What was kept
+/// for that one would admit everybody who connects to this listener.
+#[inline(always)]
+fn listens(ctx: &SockOpsContext) {
+    storage::forget(&ORIGINAL, socket(ctx));
+    storage::forget(&CLIENT, socket(ctx));
 }
 
 /// Takes back what nobody will take.

@@ -3,7 +3,7 @@
 //! The programs know a task by its cgroup, so threads of the test are not enough. The process is
 //! this same test binary, started again to run the one test [`obeys`].
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -76,6 +76,27 @@ impl Actor {
         cookie.parse().expect("cookie")
     }
 
+    /// The same, of MPTCP.
+    pub fn mptcp_socket(&mut self, family_of: &str) {
+        self.ask(&format!("mptcp {family_of}")).expect("socket");
+    }
+
+    /// connect(AF_UNSPEC): the current socket is as good as new.
+    pub fn take_back(&mut self) {
+        self.ask("takeback").expect("connect(AF_UNSPEC)");
+    }
+
+    /// The current socket becomes the listener, on this address.
+    pub fn listen_with_current(&mut self, on: &str) {
+        self.ask(&format!("relisten {on}")).expect("listen");
+    }
+
+    /// Goes to another cgroup; its sockets stay.
+    pub fn join(&mut self, cgroup: &Path) {
+        let cgroup = cgroup.display();
+        self.ask(&format!("join {cgroup}")).expect("move");
+    }
+
     /// connect() with a new socket.
     pub fn connect(&mut self, to: &str) -> Result<(), i32> {
         self.socket(to);
@@ -89,6 +110,11 @@ impl Actor {
 
     pub fn bind(&mut self, to: &str) -> Result<(), i32> {
         self.socket(to);
+        self.bind_socket(to)
+    }
+
+    /// bind() with the current socket.
+    pub fn bind_socket(&mut self, to: &str) -> Result<(), i32> {
         self.ask(&format!("bind {to}")).map(drop)
     }
 
@@ -176,7 +202,15 @@ struct State {
 impl State {
     fn obey(&mut self, verb: &str, argument: &str) -> io::Result<String> {
         match verb {
-            "socket" => self.make(argument),
+            "socket" => self.make(argument, Protocol::TCP),
+            "mptcp" => self.make(argument, Protocol::MPTCP),
+            "takeback" => take_back(self.current()?).map(|()| String::new()),
+            "relisten" => self.relisten(address(argument)),
+            "join" => {
+                // 0 stands for the writer (cgroups(7)).
+                std::fs::write(Path::new(argument).join("cgroup.procs"), "0")?;
+                Ok(String::new())
+            }
             "connect" => connect(self.current()?, address(argument)).map(|()| String::new()),
             "bind" => self
                 .current()?
@@ -206,9 +240,9 @@ impl State {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))
     }
 
-    fn make(&mut self, family_of: &str) -> io::Result<String> {
+    fn make(&mut self, family_of: &str, protocol: Protocol) -> io::Result<String> {
         let domain = Domain::for_address(address(family_of));
-        let socket = Socket::new(domain, Type::STREAM, None)?;
+        let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
         let cookie = socket.cookie()?;
         self.current = Some(socket);
         Ok(cookie.to_string())
@@ -221,6 +255,17 @@ impl State {
         listener.listen(16)?;
         listener.set_read_timeout(Some(CONNECT_TIMEOUT * 4))?;
         self.listener = Some(listener);
+        Ok(String::new())
+    }
+
+    fn relisten(&mut self, on: SocketAddr) -> io::Result<String> {
+        let socket = self.current.take();
+        let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&on.into())?;
+        socket.listen(16)?;
+        socket.set_read_timeout(Some(CONNECT_TIMEOUT * 4))?;
+        self.listener = Some(socket);
         Ok(String::new())
     }
 
@@ -248,6 +293,18 @@ fn connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
             Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
         }
         other => other,
+    }
+}
+
+#[expect(unsafe_code, reason = "socket2 makes no address of AF_UNSPEC")]
+fn take_back(socket: &Socket) -> io::Result<()> {
+    // SAFETY: all bytes zero are an address, whose family is AF_UNSPEC.
+    let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    let length = libc::socklen_t::try_from(size_of_val(&nowhere)).expect("16");
+    // SAFETY: the pointer is to an address of this length.
+    match unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
