@@ -99,6 +99,8 @@ fn tuned(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    // An urgent byte would otherwise be left out of what is read (RFC 6093, section 6).
+    socket.set_out_of_band_inline(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepted_sockets_inherit_what_notices_a_dead_peer() {
+    fn accepted_sockets_inherit_what_every_leg_has() {
         let listener = listen("127.0.0.1:0".parse().expect("literal")).expect("listen");
         let to = listener.local_addr().expect("bound");
         let _client = TcpStream::connect(to).expect("connect");
@@ -122,6 +124,7 @@ mod tests {
         let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().expect("getsockopt"));
         assert!(accepted.keepalive().expect("getsockopt"));
+        assert!(accepted.out_of_band_inline().expect("getsockopt"));
         let timeout = accepted.tcp_user_timeout().expect("getsockopt");
         assert_eq!(timeout, Some(USER_TIMEOUT));
     }
