@@ -13,6 +13,7 @@ mod protocol;
 mod report;
 mod server;
 mod shapes;
+mod sockets;
 mod sustained;
 
 use anyhow::{Context, Result};
@@ -96,6 +97,14 @@ enum Verb {
     /// One connection of a server of shapes, on standard input.
     #[command(hide = true)]
     ShapesChild { shape: String },
+    /// One connection in an unusual way, and all that its application sees.
+    Socket(sockets::Request),
+    /// Serve such connections; each is told on standard output too.
+    SocketServer(sockets::Service),
+    /// One datagram there and one back.
+    Datagram { server: SocketAddr },
+    /// Answer datagrams with their sender's address.
+    DatagramServer { listen: SocketAddr },
     /// Use a core without end; run it at idle priority to keep the core awake.
     Spin,
 }
@@ -141,6 +150,10 @@ fn main() -> Result<()> {
         Verb::ShapesServer { engine, listen } => shapes::serve(engine, listen),
         Verb::ShapesReport { server } => print(&shapes::report(server)?),
         Verb::ShapesChild { shape } => shapes::serve_inherited(&shape),
+        Verb::Socket(request) => print(&sockets::run(&request)?),
+        Verb::SocketServer(service) => sockets::serve(&service),
+        Verb::Datagram { server } => print(&sockets::ask_datagram(server)?),
+        Verb::DatagramServer { listen } => sockets::serve_datagrams(listen),
         Verb::Spin => spin(),
     }
 }

@@ -32,7 +32,7 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 3] = ["first_light", "shapes", "tables"];
+const SCENARIOS: [&str; 4] = ["compatibility", "first_light", "shapes", "tables"];
 
 struct Tier {
     name: &'static str,

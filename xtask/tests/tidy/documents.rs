@@ -31,6 +31,56 @@ fn every_invariant_names_a_test_that_exists() {
     assert_none(&wrong);
 }
 
+/// What docs/compatibility.md must not forget: names in its first column begin or contain these.
+const COMPATIBILITY: [&str; 14] = [
+    "Fast Open",
+    "MPTCP",
+    "MSG_OOB",
+    "SO_LINGER",
+    "TCP_INFO",
+    "SO_BINDTODEVICE",
+    "IP_TRANSPARENT",
+    "Bound source address",
+    "getsockname",
+    "/proc/net/tcp",
+    "connect(AF_UNSPEC)",
+    "A socket connected by another process",
+    "UDP",
+    "The daemon's own sockets",
+];
+
+#[test]
+fn every_row_of_compatibility_names_its_test_and_every_test_has_its_row() {
+    let document = read("docs/compatibility.md");
+    let rows: Vec<_> = document.lines().filter_map(compatibility_row).collect();
+    let tests = tests_below("xtask/tests/compatibility/");
+    let mut wrong = Vec::new();
+    for (what, named) in &rows {
+        if named.is_empty() {
+            wrong.push(format!("\"{what}\" names no test"));
+        }
+        let missing = named.iter().filter(|name| !tests.contains(*name));
+        wrong.extend(missing.map(|name| format!("\"{what}\" names {name}, which is no test")));
+    }
+    let has_row = |topic: &&str| rows.iter().any(|(what, _)| what.contains(*topic));
+    let forgotten = COMPATIBILITY.iter().filter(|topic| !has_row(topic));
+    wrong.extend(forgotten.map(|topic| format!("no row is about {topic}")));
+    let is_named = |test: &&String| rows.iter().any(|(_, named)| named.contains(*test));
+    let unnamed = tests.iter().filter(|test| !is_named(test));
+    wrong.extend(unnamed.map(|test| format!("no row names {test}")));
+    assert_none(&wrong);
+}
+
+/// What a row is about, and the tests that it names.
+fn compatibility_row(line: &str) -> Option<(String, Vec<String>)> {
+    let cells: Vec<_> = line.trim().strip_prefix("| ")?.split(" | ").collect();
+    let ([what, .., last], 5) = (&cells[..], cells.len()) else {
+        return None;
+    };
+    let is_head = *what == "what" || what.starts_with("---");
+    (!is_head).then(|| (what.to_string(), quoted(last)))
+}
+
 #[test]
 fn every_folder_has_its_line_in_the_readme() {
     let readme = read("README.md");
@@ -134,7 +184,12 @@ fn named_tests(item: &str) -> Vec<String> {
     let Some((_, after)) = after else {
         return Vec::new();
     };
-    let quoted = after.split('`').skip(1).step_by(2);
+    quoted(after)
+}
+
+/// What stands in backticks, without its path.
+fn quoted(text: &str) -> Vec<String> {
+    let quoted = text.split('`').skip(1).step_by(2);
     quoted
         .map(|name| name.rsplit("::").next().unwrap_or(name).to_owned())
         .collect()
@@ -142,8 +197,13 @@ fn named_tests(item: &str) -> Vec<String> {
 
 /// Every function in the repository that a test harness runs.
 fn test_names() -> BTreeSet<String> {
+    tests_below("")
+}
+
+fn tests_below(folder: &str) -> BTreeSet<String> {
+    let is_code = |path: &&String| path.starts_with(folder) && path.ends_with(".rs");
     let mut names = BTreeSet::new();
-    for path in files().iter().filter(|path| path.ends_with(".rs")) {
+    for path in files().iter().filter(is_code) {
         let mut is_test = false;
         for line in read(path).lines().map(str::trim) {
             is_test |= line == "#[test]" || line.starts_with("#[tokio::test");
@@ -164,6 +224,12 @@ fn the_documents_are_read_as_meant() {
     assert_eq!(items.len(), 2);
     assert_eq!(named_tests(&items[0]), ["b"]);
     assert!(items[1].contains("*pending issue "));
+    let row = compatibility_row("| `X` | yes | no | nothing | `a::b`, `c` |");
+    assert_eq!(
+        row,
+        Some(("`X`".to_owned(), vec!["b".to_owned(), "c".to_owned()]))
+    );
+    assert_eq!(compatibility_row("| --- | --- | --- | --- | --- |"), None);
     assert!(tells_purpose("  link/     one handshake", "userspace/link"));
     assert!(tells_purpose("| `bench/` | the load generator |", "bench"));
     assert!(!tells_purpose("see userspace/link/src for it", "link"));
