@@ -1,5 +1,9 @@
 //! What a record holds: the inner content type and the few messages that kedge uses.
 
+use crate::error::{OpenError, PeerMisbehaved};
+use crate::limits::Limits;
+use crate::open::Opened;
+
 /// The inner content type of a sealed record (RFC 8446, 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -28,3 +32,27 @@ pub(crate) const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 pub(crate) const USER_CANCELED: [u8; 2] = [2, 90];
 /// KeyUpdate with update_not_requested (RFC 8446, 4.6.3).
 pub(crate) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+
+pub(crate) fn consume_alert(content: &[u8]) -> Result<Opened<'static>, OpenError> {
+    let alert: [u8; 2] = content.try_into().map_err(|_| PeerMisbehaved::Alert)?;
+    match alert {
+        CLOSE_NOTIFY => Ok(Opened::CloseNotify),
+        USER_CANCELED => Ok(Opened::Reset),
+        [_, description] => Err(OpenError::PeerAlert(description)),
+    }
+}
+
+/// `number` is that of the record: how many this key has carried before it.
+pub(crate) fn consume_key_update(
+    content: &[u8],
+    number: u64,
+    limits: &Limits,
+) -> Result<(), PeerMisbehaved> {
+    if content != KEY_UPDATE {
+        return Err(PeerMisbehaved::Handshake);
+    }
+    if number < limits.records_per_update_min {
+        return Err(PeerMisbehaved::UpdateTooEarly(number));
+    }
+    Ok(())
+}

@@ -9,12 +9,13 @@ use aws_lc_rs::error::Unspecified;
 use kedge_model::Suite;
 use zeroize::Zeroizing;
 
-const KEY_LEN_MAX: usize = 32;
+pub(crate) const KEY_LEN_MAX: usize = 32;
+pub(crate) const IV_LEN: usize = aead::NONCE_LEN;
 
 /// The library's key context is built once per key; sealing and opening only use it.
 pub(crate) struct RecordKey {
     aead: LessSafeKey,
-    iv: Zeroizing<[u8; aead::NONCE_LEN]>,
+    iv: Zeroizing<[u8; IV_LEN]>,
     number: u64,
 }
 
@@ -22,12 +23,9 @@ impl RecordKey {
     /// Derives key and IV (RFC 8446, 7.3); the next record is number 0.
     pub(crate) fn new(secret: &TrafficSecret) -> Self {
         let algorithm = algorithm(secret.suite());
-        let mut key = Zeroizing::new([0; KEY_LEN_MAX]);
-        let key = &mut key[..algorithm.key_len()];
-        secret.expand("key", key);
-        let mut iv = Zeroizing::new([0; aead::NONCE_LEN]);
-        secret.expand("iv", &mut *iv);
-        let unbound = UnboundKey::new(algorithm, key).expect("the key has its algorithm's length");
+        let (key, iv) = derive(secret);
+        let unbound = UnboundKey::new(algorithm, &key[..algorithm.key_len()])
+            .expect("the key has its algorithm's length");
         Self {
             aead: LessSafeKey::new(unbound),
             iv,
@@ -78,6 +76,22 @@ impl RecordKey {
         }
         Nonce::assume_unique_for_key(nonce)
     }
+}
+
+/// Key, in its first bytes, and IV of a secret.
+pub(crate) fn derive(
+    secret: &TrafficSecret,
+) -> (Zeroizing<[u8; KEY_LEN_MAX]>, Zeroizing<[u8; IV_LEN]>) {
+    let mut key = Zeroizing::new([0; KEY_LEN_MAX]);
+    secret.expand("key", &mut key[..len(secret.suite())]);
+    let mut iv = Zeroizing::new([0; IV_LEN]);
+    secret.expand("iv", &mut *iv);
+    (key, iv)
+}
+
+/// Bytes of a suite's key.
+pub(crate) fn len(suite: Suite) -> usize {
+    algorithm(suite).key_len()
 }
 
 fn algorithm(suite: Suite) -> &'static aead::Algorithm {

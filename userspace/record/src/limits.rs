@@ -44,6 +44,11 @@ impl Limits {
         update_margin: KEY_UPDATE_MARGIN,
         records_per_update_min: RECORDS_PER_UPDATE_MIN,
     };
+
+    /// Whether the key's end is near for a sender whose next record is `number`.
+    pub(crate) fn wants_key_update(&self, number: u64) -> bool {
+        number >= self.records_per_key.saturating_sub(self.update_margin)
+    }
 }
 
 impl Default for Limits {

@@ -1,8 +1,9 @@
 //! The receiving half of a direction.
 
-use crate::content::{CLOSE_NOTIFY, ContentType, KEY_UPDATE, USER_CANCELED};
+use crate::content::{ContentType, consume_alert, consume_key_update};
 use crate::error::{FrameError, OpenError, PeerMisbehaved};
 use crate::frame;
+use crate::kernel::{DirectionKey, OpenLedger};
 use crate::key::RecordKey;
 use crate::limits::{HEADER_LEN, Limits, PLAINTEXT_MAX};
 use crate::secret::TrafficSecret;
@@ -71,9 +72,24 @@ impl Unsealer {
         let (content_type, content) = strip_padding(text)?;
         match content_type {
             ContentType::ApplicationData => Ok(Opened::Data(content)),
-            ContentType::Alert => self.consume_alert(content),
-            ContentType::Handshake => self.consume_key_update(content, number),
+            ContentType::Alert => {
+                self.closed = true;
+                consume_alert(content)
+            }
+            ContentType::Handshake => {
+                consume_key_update(content, number, &self.limits)?;
+                self.update();
+                Ok(Opened::KeyUpdate)
+            }
         }
+    }
+
+    /// Gives the key away, at the next record's number: the kernel opens from there.
+    #[must_use]
+    pub fn hand_over(self) -> (DirectionKey, OpenLedger) {
+        let number = self.key.number();
+        let ledger = OpenLedger::new(&self.secret, self.generation, self.limits, number);
+        (DirectionKey::of(&self.secret, number), ledger)
     }
 
     /// The number of the next record under the present key.
@@ -89,32 +105,11 @@ impl Unsealer {
         self.generation
     }
 
-    fn consume_alert(&mut self, content: &[u8]) -> Result<Opened<'static>, OpenError> {
-        let alert: [u8; 2] = content.try_into().map_err(|_| PeerMisbehaved::Alert)?;
-        self.closed = true;
-        match alert {
-            CLOSE_NOTIFY => Ok(Opened::CloseNotify),
-            USER_CANCELED => Ok(Opened::Reset),
-            [_, description] => Err(OpenError::PeerAlert(description)),
-        }
-    }
-
-    fn consume_key_update(
-        &mut self,
-        content: &[u8],
-        number: u64,
-    ) -> Result<Opened<'static>, OpenError> {
-        if content != KEY_UPDATE {
-            return Err(PeerMisbehaved::Handshake.into());
-        }
-        if number < self.limits.records_per_update_min {
-            return Err(PeerMisbehaved::UpdateTooEarly(number).into());
-        }
+    fn update(&mut self) {
         let next = self.secret.next();
         self.key = RecordKey::new(&next);
         self.secret = next;
         self.generation += 1;
-        Ok(Opened::KeyUpdate)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::content::{CLOSE_NOTIFY, ContentType, KEY_UPDATE, USER_CANCELED};
 use crate::error::SealError;
 use crate::frame;
+use crate::kernel::{DirectionKey, SealLedger};
 use crate::key::RecordKey;
 use crate::limits::{HEADER_LEN, Limits, OVERHEAD, PLAINTEXT_MAX, TAG_LEN};
 use crate::secret::TrafficSecret;
@@ -83,11 +84,19 @@ impl Sealer {
     #[inline]
     #[must_use]
     pub fn wants_key_update(&self) -> bool {
-        self.key.number()
-            >= self
-                .limits
-                .records_per_key
-                .saturating_sub(self.limits.update_margin)
+        self.limits.wants_key_update(self.key.number())
+    }
+
+    /// Gives the key away, at the next record's number: the kernel seals from there.
+    ///
+    /// # Panics
+    /// When this direction was closed by an alert: it has no next record.
+    #[must_use]
+    pub fn hand_over(self) -> (DirectionKey, SealLedger) {
+        assert!(!self.closed, "a closed direction has no next record");
+        let number = self.key.number();
+        let ledger = SealLedger::new(&self.secret, self.generation, self.limits, number);
+        (DirectionKey::of(&self.secret, number), ledger)
     }
 
     /// Seals a KeyUpdate under the used key, then moves to the next secret. The next secret is
