@@ -117,6 +117,8 @@ kinds! {
     /// A generation of programs was attached.
     CaptureStarted = "capture-started";
     CaptureFailed = "capture-failed";
+    /// The kernel cannot do what `records.mode = "kernel"` asks of it.
+    KernelRecordsMissing = "kernel-records-missing";
     /// A program refused a connect().
     CaptureRefused = "capture-refused";
     /// A program let a connection pass in plaintext.

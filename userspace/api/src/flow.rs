@@ -42,6 +42,9 @@ pub struct Flow {
     /// Key updates so far, each way.
     pub key_generation_sent: u32,
     pub key_generation_received: u32,
+    /// Whether the kernel seals, and opens, this flow's records (kTLS).
+    pub kernel_sends: bool,
+    pub kernel_receives: bool,
     pub age_s: u64,
     /// Since a byte moved either way.
     pub idle_s: u64,

@@ -195,6 +195,8 @@ fn flows() {
         record_received: 449,
         key_generation_sent: 0,
         key_generation_received: 1,
+        kernel_sends: true,
+        kernel_receives: false,
         age_s: 61,
         idle_s: 1,
     };

@@ -25,6 +25,7 @@ pub struct Config {
     pub peer: Peer,
     pub capture: Capture,
     pub suites: Vec<Suite>,
+    pub records: RecordsMode,
     pub workers: u16,
     pub log_filter: String,
 }
@@ -89,6 +90,17 @@ struct RawSvid {
 #[serde(deny_unknown_fields, default)]
 struct RawRecords {
     suites: Vec<Suite>,
+    mode: RecordsMode,
+}
+
+/// Who seals and opens the records of flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordsMode {
+    #[default]
+    Userspace,
+    /// The kernel (kTLS), as far as its canaries sing.
+    Kernel,
 }
 
 #[derive(Default, Deserialize)]
@@ -202,6 +214,7 @@ impl RawConfig {
             peer: self.peer,
             capture: self.capture,
             suites: self.records.suites,
+            records: self.records.mode,
             workers: self.workers.count.unwrap_or_else(default_workers),
             log_filter: self.log.filter,
         })
@@ -223,6 +236,7 @@ impl Default for RawRecords {
     fn default() -> Self {
         Self {
             suites: Suite::ALL.to_vec(),
+            mode: RecordsMode::default(),
         }
     }
 }

@@ -221,6 +221,12 @@ impl Events {
         self.advise(EventKind::CaptureFailed, cause, remedy);
     }
 
+    /// Records that were to be the kernel's stay in userspace.
+    pub fn kernel_records_missing(&self, reason: &str) {
+        let remedy = "load the module that is missing, or set records.mode = \"userspace\"";
+        self.advise(EventKind::KernelRecordsMissing, reason, remedy);
+    }
+
     /// A new version of a file cannot be used; the last good one stays in force.
     pub fn rejected(&self, kind: EventKind, cause: &str) {
         self.advise(

@@ -8,6 +8,16 @@ pub const RECORDS_PER_BUFFER: usize = 4;
 pub const BUFFERS_PER_WORKER: usize = 4_096;
 /// Unused buffers that a worker keeps for the next flow instead of giving them back.
 pub const SPARE_BUFFERS: usize = 16;
+/// Pipes per worker that flows with kernel records may hold at once; further flows wait in turn.
+/// Each has two descriptors.
+pub const PIPES_PER_WORKER: usize = 256;
+/// Unused pipes that a worker keeps.
+pub const SPARE_PIPES: usize = 16;
+/// Bytes of a pipe: a record is only ever taken into an empty one, and an unfixed kernel loses
+/// bytes if it has less room.
+pub const PIPE_BYTES: i32 = 64 * 1_024;
+/// Time between two looks whether the kernel has written all that it has sealed, at a flow's end.
+pub const SEND_SETTLE: Duration = Duration::from_millis(5);
 /// Turns that one flow may take before the next one of the same worker has its own.
 pub const TURNS_PER_POLL: usize = 16;
 
@@ -15,7 +25,7 @@ pub const TURNS_PER_POLL: usize = 16;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Flows that are decided again before other work of the worker has its turn.
 pub const DECISIONS_PER_TURN: usize = 256;
-/// Descriptors kept for everything but flows; a flow has two.
+/// Descriptors kept for everything but flows and pipes; each of these has two.
 pub const DESCRIPTORS_RESERVED: u64 = 1_024;
 /// Connections per worker that are between accept() and their first flight.
 pub const OPENING_PER_WORKER: usize = 8_192;

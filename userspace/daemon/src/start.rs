@@ -1,19 +1,20 @@
 //! From a configuration to a daemon that serves: what needs what, in order.
 
-use crate::config::Config;
+use crate::config::{Config, RecordsMode};
 use crate::control::{self, Control, Initial, Sources, join_own};
 use crate::dataplane::delivery::SourceAddresses;
+use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::worker::{self, Equipment};
 use crate::edge::{self, EventLog, Observed};
 use crate::events::Events;
-use crate::limits::{DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, SHUTDOWN_GRACE};
+use crate::limits::{DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, PIPES_PER_WORKER, SHUTDOWN_GRACE};
 use crate::links::{Links, Manager, Stranger};
 use crate::world::SharedWorld;
 use anyhow::{Context, Result};
 use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims};
-use kedge_sys::{process, socket};
+use kedge_sys::{canary, process, socket};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -121,6 +122,7 @@ async fn serve(start: Start) -> Result<()> {
         links_in,
         claims,
         beats,
+        kernel_records: kernel_records(&config, &events),
         events: events.clone(),
     };
     let flows_max = flows_max(descriptors, config.workers);
@@ -131,6 +133,19 @@ async fn serve(start: Start) -> Result<()> {
     tokio::spawn(control.run(Sources::watch(&config)));
     events.say(EventKind::Started, format!("{} workers", config.workers));
     until_stopped(&observed, &events).await
+}
+
+/// What the kernel is asked for and cannot do is said once, and done in userspace.
+fn kernel_records(config: &Config, events: &Events) -> KernelRecords {
+    let canaries = match config.records {
+        RecordsMode::Userspace => Vec::new(),
+        RecordsMode::Kernel => canary::sing(),
+    };
+    let (chosen, reasons) = KernelRecords::choose(config.records, &canaries);
+    for reason in reasons {
+        events.kernel_records_missing(&reason);
+    }
+    chosen
 }
 
 /// Collects what the daemon and the programs report, from now on.
@@ -153,6 +168,7 @@ struct Crew {
     claims: Claims,
     beats: Beats,
     events: Events,
+    kernel_records: KernelRecords,
 }
 
 impl Crew {
@@ -179,6 +195,7 @@ impl Crew {
                 capture,
                 peers,
                 flows_max,
+                kernel_records: self.kernel_records.clone(),
             };
             thread::Builder::new()
                 .name(format!("worker-{index}"))
@@ -217,10 +234,12 @@ impl Listeners {
     }
 }
 
-/// Flows per worker, two descriptors each.
+/// Flows per worker, two descriptors each, beside its pipes.
 fn flows_max(descriptors: u64, workers: u16) -> usize {
-    let flows = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2 / u64::from(workers);
-    usize::try_from(flows).unwrap_or(usize::MAX)
+    let pairs = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2 / u64::from(workers);
+    usize::try_from(pairs)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(PIPES_PER_WORKER)
 }
 
 fn capture_config(config: &Config, own: &Path) -> CaptureConfig {

@@ -5,23 +5,29 @@
 //!   client ── near ──[ opener Flow ]══ carrier, on loopback ══[ acceptor Flow ]── near ── server
 //! ```
 //! Both flows are real, with keys as a link would give them; only capture and delivery are
-//! replaced by plain sockets.
+//! replaced by plain sockets. Each test is played on every path: in every suite, with records of
+//! our own and, where this kernel has TLS, with the kernel's (`cargo xtask vm test`).
 
-use kedge_daemon::dataplane::buffer::{FRONT, Pool};
-use kedge_daemon::dataplane::flow::Flow;
+use kedge_daemon::dataplane::buffer::{FRONT, Pipes, Pool};
+use kedge_daemon::dataplane::flow::{Flow, Records};
 use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
 use kedge_daemon::dataplane::registry::Meter;
 use kedge_link::wire::Answer;
 use kedge_model::{Refusal, Suite};
 use kedge_record::{ContentType, HEADER_LEN, Limits, OVERHEAD, Sealer, TrafficSecret, Unsealer};
+use kedge_sys::canary::{self, Canary};
 use kedge_sys::socket::reset_on_close;
 use std::future::poll_fn;
 use std::io::ErrorKind;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 type Ended = JoinHandle<Result<(), Broken>>;
+type Driven = (Ended, Rc<Meter>);
 
 /// Both workloads, and how both flows end.
 struct Ends {
@@ -30,6 +36,18 @@ struct Ends {
     opener: Ended,
     acceptor: Ended,
     pool: Pool,
+    meters: [Rc<Meter>; 2],
+}
+
+impl Ends {
+    /// Once bytes have gone both ways: they went on the path that the test is about.
+    fn took(&self, path: Path) {
+        let kernel = path.records != Records::Userspace;
+        for meter in &self.meters {
+            assert_eq!(meter.sent_by_kernel.load(Relaxed), kernel, "{path:?}");
+            assert_eq!(meter.received_by_kernel.load(Relaxed), kernel, "{path:?}");
+        }
+    }
 }
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -39,25 +57,74 @@ async fn pair() -> (TcpStream, TcpStream) {
     (dialled.expect("connect"), accepted.expect("accept").0)
 }
 
-fn secret(byte: u8) -> TrafficSecret {
-    TrafficSecret::new(Suite::Aes256Gcm, &[byte; 48])
+/// How the flows of a test carry their bytes.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    records: Records,
+    suite: Suite,
 }
 
-fn drive(pool: &Pool, mut flow: Flow) -> Ended {
-    let pool = pool.clone();
-    spawn_local(async move {
-        let meter = Meter::default();
-        let turn = Turn {
-            pool: &pool,
-            meter: &meter,
-            now_s: 0,
-        };
-        let ended = poll_fn(|cx| flow.poll(cx, &turn)).await;
-        if let Err(broken) = &ended {
-            flow.abort(broken);
-        }
-        ended
+const KERNEL: Records = Records::Kernel { attached: false };
+
+/// All that there are on this kernel.
+fn paths() -> Vec<Path> {
+    let kernel = Suite::ALL.into_iter().filter(|suite| kernel_has(*suite));
+    let kernel = kernel.map(|suite| (KERNEL, suite));
+    let ours = Suite::ALL.map(|suite| (Records::Userspace, suite));
+    let all = ours.into_iter().chain(kernel);
+    all.map(|(records, suite)| Path { records, suite })
+        .collect()
+}
+
+fn kernel_has(suite: Suite) -> bool {
+    sings(match suite {
+        Suite::Aes128Gcm => "kTLS: AES-128-GCM",
+        Suite::Aes256Gcm => "kTLS: AES-256-GCM",
+        Suite::ChaCha20Poly1305 => "kTLS: ChaCha20-Poly1305",
     })
+}
+
+fn sings(name: &str) -> bool {
+    static CANARIES: OnceLock<Vec<Canary>> = OnceLock::new();
+    let canaries = CANARIES.get_or_init(canary::sing);
+    canaries
+        .iter()
+        .any(|canary| canary.name == name && canary.works)
+}
+
+impl Path {
+    fn secret(self, byte: u8) -> TrafficSecret {
+        TrafficSecret::new(self.suite, &vec![byte; self.suite.secret_len()])
+    }
+
+    fn sealer(self, byte: u8, limits: Limits) -> Sealer {
+        Sealer::with_limits(self.secret(byte), limits)
+    }
+
+    fn unsealer(self, byte: u8, limits: Limits) -> Unsealer {
+        Unsealer::with_limits(self.secret(byte), limits)
+    }
+}
+
+fn drive(pool: &Pool, mut flow: Flow) -> Driven {
+    let (pool, meter) = (pool.clone(), Rc::new(Meter::default()));
+    let ended = spawn_local({
+        let meter = Rc::clone(&meter);
+        async move {
+            let turn = Turn {
+                pool: &pool,
+                pipes: &Pipes::default(),
+                meter: &meter,
+                now_s: 0,
+            };
+            let ended = poll_fn(|cx| flow.poll(cx, &turn)).await;
+            if let Err(broken) = &ended {
+                flow.abort(broken);
+            }
+            ended
+        }
+    });
+    (ended, meter)
 }
 
 async fn sealed_answer(pool: &Pool, sealer: Sealer, answer: &Answer) -> Seal {
@@ -74,36 +141,46 @@ async fn sealed_answer(pool: &Pool, sealer: Sealer, answer: &Answer) -> Seal {
     Seal::new(sealer, true).with_sealed(buffer, FRONT..FRONT + len + OVERHEAD)
 }
 
-async fn ends_with(limits: Limits, answer: Answer) -> Ends {
+async fn ends_with(path: Path, limits: Limits, answer: Answer) -> Ends {
     let pool = Pool::default();
     let (client, near) = pair().await;
     let (carrier, accepted) = pair().await;
     let (delivering, server) = pair().await;
-    let out = Seal::new(Sealer::with_limits(secret(1), limits), false);
-    let back = Open::awaiting_answer(Unsealer::with_limits(secret(2), limits));
-    let opener = drive(&pool, Flow::opener(near, carrier, out, back));
-    let out = sealed_answer(&pool, Sealer::with_limits(secret(2), limits), &answer).await;
+    let out = Seal::new(path.sealer(1, limits), false);
+    let back = Open::awaiting_answer(path.unsealer(2, limits));
+    let flow = Flow::opener(near, carrier, out, back).with_records(path.records);
+    let (opener, ours) = drive(&pool, flow);
+    let out = sealed_answer(&pool, path.sealer(2, limits), &answer).await;
     let nothing = pool.take().await;
-    let back = Open::with_received(Unsealer::with_limits(secret(1), limits), nothing, 0..0);
-    let acceptor = drive(&pool, Flow::acceptor(delivering, accepted, out, back));
+    let back = Open::with_received(path.unsealer(1, limits), nothing, 0..0);
+    let flow = Flow::acceptor(delivering, accepted, out, back).with_records(path.records);
+    let (acceptor, theirs) = drive(&pool, flow);
     Ends {
         client,
         server,
         opener,
         acceptor,
         pool,
+        meters: [ours, theirs],
     }
 }
 
-async fn ends() -> Ends {
-    ends_with(Limits::PROTOCOL, Answer::Accepted).await
+async fn ends(path: Path) -> Ends {
+    ends_with(path, Limits::PROTOCOL, Answer::Accepted).await
 }
 
-fn run(test: impl Future<Output = ()>) {
+fn run(test: impl AsyncFn(Path)) {
+    for path in paths() {
+        run_on(path, &test);
+    }
+}
+
+fn run_on(path: Path, test: &impl AsyncFn(Path)) {
+    println!("{path:?}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    LocalSet::new().block_on(&runtime.expect("a runtime"), test);
+    LocalSet::new().block_on(&runtime.expect("a runtime"), test(path));
 }
 
 /// Bytes that differ everywhere, so that a lost, doubled or moved one shows.
@@ -122,14 +199,14 @@ async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn bytes_arrive_once_and_in_order_both_ways_at_once() {
-    run(async {
+    run(async |path| {
         let Ends {
             client,
             server,
             opener,
             acceptor,
             ..
-        } = ends().await;
+        } = ends(path).await;
         let (up, down) = (pattern(5_000_000), pattern(3_000_001));
         let transfer = async |stream: TcpStream, send: Vec<u8>| {
             let (mut read, mut write) = stream.into_split();
@@ -153,14 +230,14 @@ fn bytes_arrive_once_and_in_order_both_ways_at_once() {
 
 #[test]
 fn one_direction_goes_on_after_the_other_has_ended() {
-    run(async {
+    run(async |path| {
         let Ends {
             mut client,
             mut server,
             opener,
             acceptor,
             ..
-        } = ends().await;
+        } = ends(path).await;
         client.write_all(b"question").await.expect("write");
         client.shutdown().await.expect("shutdown");
         assert_eq!(read_all(&mut server).await, b"question");
@@ -174,12 +251,12 @@ fn one_direction_goes_on_after_the_other_has_ended() {
 
 #[test]
 fn a_server_may_end_its_direction_first() {
-    run(async {
+    run(async |path| {
         let Ends {
             mut client,
             mut server,
             ..
-        } = ends().await;
+        } = ends(path).await;
         server.write_all(b"greeting").await.expect("write");
         server.shutdown().await.expect("shutdown");
         assert_eq!(read_all(&mut client).await, b"greeting");
@@ -191,13 +268,13 @@ fn a_server_may_end_its_direction_first() {
 
 #[test]
 fn an_idle_flow_holds_no_buffer() {
-    run(async {
+    run(async |path| {
         let Ends {
             mut client,
             mut server,
             pool,
             ..
-        } = ends().await;
+        } = ends(path).await;
         client.write_all(b"question").await.expect("write");
         server.read_exact(&mut [0; 8]).await.expect("read");
         server.write_all(b"answer").await.expect("write");
@@ -212,30 +289,27 @@ fn an_idle_flow_holds_no_buffer() {
 
 #[test]
 fn single_bytes_arrive_one_by_one() {
-    run(async {
-        let Ends {
-            mut client,
-            mut server,
-            ..
-        } = ends().await;
+    run(async |path| {
+        let mut ends = ends(path).await;
         for byte in 0..=255 {
-            client.write_all(&[byte]).await.expect("write");
-            assert_eq!(server.read_u8().await.expect("read"), byte);
-            server.write_all(&[byte]).await.expect("write");
-            assert_eq!(client.read_u8().await.expect("read"), byte);
+            ends.client.write_all(&[byte]).await.expect("write");
+            assert_eq!(ends.server.read_u8().await.expect("read"), byte);
+            ends.server.write_all(&[byte]).await.expect("write");
+            assert_eq!(ends.client.read_u8().await.expect("read"), byte);
         }
+        ends.took(path);
     });
 }
 
 #[test]
 fn a_reset_of_either_workload_is_a_reset_at_the_other() {
-    run(async {
+    run(async |path| {
         let Ends {
             client,
             mut server,
             acceptor,
             ..
-        } = ends().await;
+        } = ends(path).await;
         reset_on_close(&client).expect("setsockopt");
         drop(client);
         let error = server.read(&mut [0]).await.expect_err("a reset");
@@ -250,7 +324,7 @@ fn a_reset_of_either_workload_is_a_reset_at_the_other() {
             server,
             opener,
             ..
-        } = ends().await;
+        } = ends(path).await;
         reset_on_close(&server).expect("setsockopt");
         drop(server);
         let error = client.read(&mut [0]).await.expect_err("a reset");
@@ -264,13 +338,13 @@ fn a_reset_of_either_workload_is_a_reset_at_the_other() {
 
 #[test]
 fn what_a_workload_said_before_its_reset_arrives_before_the_reset() {
-    run(async {
+    run(async |path| {
         for _ in 0..50 {
             let Ends {
                 mut client,
                 mut server,
                 ..
-            } = ends().await;
+            } = ends(path).await;
             server.write_all(b"last").await.expect("write");
             reset_on_close(&server).expect("setsockopt");
             drop(server);
@@ -288,13 +362,13 @@ fn what_a_workload_said_before_its_reset_arrives_before_the_reset() {
 
 #[test]
 fn a_carrier_cut_without_close_notify_is_never_a_clean_end() {
-    run(async {
+    run(async |path| {
         let pool = Pool::default();
         let (mut client, near) = pair().await;
         let (carrier, peer) = pair().await;
-        let out = Seal::new(Sealer::new(secret(1)), false);
-        let back = Open::awaiting_answer(Unsealer::new(secret(2)));
-        let opener = drive(&pool, Flow::opener(near, carrier, out, back));
+        let out = Seal::new(path.sealer(1, Limits::PROTOCOL), false);
+        let back = Open::awaiting_answer(path.unsealer(2, Limits::PROTOCOL));
+        let (opener, _) = drive(&pool, Flow::opener(near, carrier, out, back));
         drop(peer);
         let error = client.read(&mut [0]).await.expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -304,7 +378,7 @@ fn a_carrier_cut_without_close_notify_is_never_a_clean_end() {
 
 #[test]
 fn a_denied_flow_is_reset_and_says_why() {
-    run(async {
+    run(async |path| {
         let text = "not today".to_owned();
         let denied = Answer::Denied {
             refusal: Refusal::Denied,
@@ -312,7 +386,7 @@ fn a_denied_flow_is_reset_and_says_why() {
         };
         let Ends {
             mut client, opener, ..
-        } = ends_with(Limits::PROTOCOL, denied).await;
+        } = ends_with(path, Limits::PROTOCOL, denied).await;
         let error = client.read(&mut [0]).await.expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         let ended = opener.await.expect("ran");
@@ -329,16 +403,16 @@ fn a_denied_flow_is_reset_and_says_why() {
 #[test]
 fn keys_are_updated_within_their_budget_and_no_byte_is_lost() {
     let limits = Limits {
-        records_per_key: 16,
-        update_margin: 8,
-        records_per_update_min: 4,
+        records_per_key: 64,
+        update_margin: 32,
+        records_per_update_min: 8,
     };
-    run(async move {
+    let update = async |path| {
         let Ends {
             mut client,
             mut server,
             ..
-        } = ends_with(limits, Answer::Accepted).await;
+        } = ends_with(path, limits, Answer::Accepted).await;
         let sent = pattern(20_000_000);
         let expected = sent.clone();
         let sending = spawn_local(async move {
@@ -348,15 +422,20 @@ fn keys_are_updated_within_their_budget_and_no_byte_is_lost() {
         });
         assert!(read_all(&mut server).await == expected);
         drop(sending.await);
-    });
+    };
+    for path in paths() {
+        if path.records == Records::Userspace || sings("kTLS: key update") {
+            run_on(path, &update);
+        }
+    }
 }
 
 #[test]
 fn a_reader_that_stops_stops_the_writer_within_bounded_buffers() {
-    run(async {
+    run(async |path| {
         let Ends {
             client, mut server, ..
-        } = ends().await;
+        } = ends(path).await;
         let chunk = pattern(1 << 20);
         let mut sent = 0;
         while let Ok(written) = tokio::time::timeout(

@@ -20,6 +20,19 @@ pub fn deframe(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
     Ok((bytes.len() >= total).then_some(total))
 }
 
+/// Bytes that the record at the start of `bytes` lacks, as far as what is there tells: without a
+/// whole header, those of the header.
+///
+/// # Errors
+/// When the header is not one of a TLS 1.3 record.
+pub fn missing(bytes: &[u8]) -> Result<usize, FrameError> {
+    let total = match bytes.first_chunk::<HEADER_LEN>() {
+        Some(header) => HEADER_LEN + parse_header(*header)?,
+        None => HEADER_LEN,
+    };
+    Ok(total.saturating_sub(bytes.len()))
+}
+
 /// The header of a record with `ciphertext_len` bytes after it; also its additional data.
 #[inline]
 #[expect(

@@ -28,7 +28,7 @@ mod secret;
 
 pub use content::ContentType;
 pub use error::{FrameError, OpenError, PeerMisbehaved, SealError};
-pub use frame::deframe;
+pub use frame::{deframe, missing};
 pub use hkdf::{Hash, expand_label, expand_label_from};
 pub use kernel::{DirectionKey, OpenLedger, SealLedger};
 pub use limits::{HEADER_LEN, Limits, OVERHEAD, PLAINTEXT_MAX};

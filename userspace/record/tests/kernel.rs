@@ -170,7 +170,8 @@ fn a_ledger_holds_both_sides_to_the_budget_and_believes_the_kernels_count() {
 #[test]
 fn control_records_from_the_kernel_are_judged_like_our_own() {
     let (_, ledger) = Unsealer::with_limits(secret(Suite::Aes256Gcm), SHORT).hand_over();
-    let cases: [(u8, &[u8], u64, Result<Opened<'_>, OpenError>); 7] = [
+    type Case = (u8, &'static [u8], u64, Result<Opened<'static>, OpenError>);
+    let cases: [Case; 7] = [
         (21, &[1, 0], 9, Ok(Opened::CloseNotify)),
         (21, &[2, 90], 9, Ok(Opened::Reset)),
         (21, &[2, 20], 9, Err(OpenError::PeerAlert(20))),

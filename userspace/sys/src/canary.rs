@@ -160,12 +160,12 @@ fn short_pipe() -> Result<(), Failure> {
     let (mut near, far) = keyed(Cipher::Aes128Gcm)?;
     let sent: Vec<u8> = (0..=u8::MAX).cycle().take(RECORD).collect();
     near.write_all(&sent).map_err(call("send"))?;
-    let pipe = Pipe::with_room(PAGE).map_err(call("make a pipe"))?;
+    let mut pipe = Pipe::with_room(PAGE).map_err(call("make a pipe"))?;
     let (mut received, mut part) = (Vec::new(), [0; RECORD]);
     while received.len() < RECORD {
         wait(&far)?;
         pipe.fill(&far, RECORD).map_err(call("splice"))?;
-        let length = (&pipe).read(&mut part).map_err(call("read the pipe"))?;
+        let length = pipe.take(&mut part).map_err(call("read the pipe"))?;
         received.extend_from_slice(&part[..length]);
     }
     expect(received == sent, "other bytes came out than went in")

@@ -5,11 +5,12 @@ use nix::unistd::pipe2;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A non-blocking pipe.
+/// A non-blocking pipe, and how many bytes are in it.
 #[derive(Debug)]
 pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
+    held: usize,
 }
 
 impl Pipe {
@@ -20,7 +21,14 @@ impl Pipe {
     pub fn with_room(bytes: i32) -> io::Result<Self> {
         let (read, write) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
         fcntl(&write, FcntlArg::F_SETPIPE_SZ(bytes))?;
-        Ok(Self { read, write })
+        let held = 0;
+        Ok(Self { read, write, held })
+    }
+
+    /// Bytes that were put in and not taken out.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Moves up to `most` bytes from a socket into the pipe; 0 at the socket's end.
@@ -28,26 +36,33 @@ impl Pipe {
     /// # Errors
     /// Of splice(). `WouldBlock`: the socket has nothing, or the pipe is full. `InvalidInput` from
     /// a socket with TLS: a record that is no application data is next.
-    pub fn fill(&self, from: &impl AsFd, most: usize) -> io::Result<usize> {
-        let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-        Ok(splice(from, None, &self.write, None, most, flags)?)
+    pub fn fill(&mut self, from: &impl AsFd, most: usize) -> io::Result<usize> {
+        let moved = splice(from, None, &self.write, None, most, FLAGS)?;
+        self.held += moved;
+        Ok(moved)
     }
 
-    /// Moves up to `most` bytes from the pipe into a socket. Nothing is held back for more to
-    /// come (no SPLICE_F_MORE).
+    /// Moves bytes from the pipe into a socket, as many as it takes. Nothing is held back for more
+    /// to come (no SPLICE_F_MORE).
     ///
     /// # Errors
-    /// Of splice(). `WouldBlock`: the pipe is empty, or the socket full; it must be non-blocking
-    /// itself.
-    pub fn drain(&self, to: &impl AsFd, most: usize) -> io::Result<usize> {
-        let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-        Ok(splice(&self.read, None, to, None, most, flags)?)
+    /// Of splice(). `WouldBlock`: the socket is full, or the pipe empty; the socket must be
+    /// non-blocking itself.
+    pub fn drain(&mut self, to: &impl AsFd) -> io::Result<usize> {
+        let moved = splice(&self.read, None, to, None, self.held, FLAGS)?;
+        self.held -= moved;
+        Ok(moved)
+    }
+
+    /// Takes bytes out by hand.
+    ///
+    /// # Errors
+    /// Of read().
+    pub fn take(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let taken = nix::unistd::read(&self.read, room)?;
+        self.held -= taken;
+        Ok(taken)
     }
 }
 
-/// Bytes can be put in and taken out by hand too.
-impl io::Read for &Pipe {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        Ok(nix::unistd::read(&self.read, room)?)
-    }
-}
+const FLAGS: SpliceFFlags = SpliceFFlags::SPLICE_F_MOVE.union(SpliceFFlags::SPLICE_F_NONBLOCK);

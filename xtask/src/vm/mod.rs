@@ -27,9 +27,6 @@ use std::time::{Duration, Instant};
 /// For one kernel's tests under TCG on a busy machine; they take a fraction of it.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Where the programs cannot be loaded, kedge must say what is missing: the tests of that.
-const PROBE_ONLY: &str = "test:the_probe_misses,canar";
-
 /// A verdict as the guest's init reports it.
 #[derive(Debug, Deserialize)]
 struct Verdict {
@@ -73,24 +70,22 @@ fn test_one(
     qemu: &Qemu,
     tools: &Tools,
     init: &Path,
-    programs: &[PathBuf],
+    programs: &[Program],
 ) -> Result<(usize, usize)> {
     let unpacked = image::unpack(kernel)?;
     let mut image = Image::base(&unpacked, init)?;
     image.add_file("kedge.bpf.o", &tools.object);
     image.add_text("silent-canaries", kernel.silent_canaries.join("\n"));
     for program in programs {
-        let name = program
-            .file_name()
-            .context("a program has a name")?
-            .to_string_lossy();
-        image.add_program(&format!("tests/{name}"), program)?;
+        // Where kedge's programs cannot be loaded, what is missing must be said: the test of that.
+        if kernel.capture || !program.loads || program.name == "features" {
+            image.add_program(&format!("tests/{}", program.name), &program.path)?;
+        }
     }
     let folder = machine::folder(&kernel.name)?;
     let archive = folder.join("image.cpio");
     image.write(&archive)?;
-    let mode = if kernel.capture { "test" } else { PROBE_ONLY };
-    let qemu = qemu.machine(&unpacked.kernel, &archive, mode);
+    let qemu = qemu.machine(&unpacked.kernel, &archive, "test");
     let end = machine::run(qemu, &folder, LIMIT)?;
     let verdicts = verdicts(&folder)?;
     let failed: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
@@ -166,13 +161,35 @@ fn build_init() -> Result<PathBuf> {
     Ok(crate::artifacts::target_folder().join("release/kedge-vm-init"))
 }
 
+/// A test program that goes into the machines.
+struct Program {
+    path: PathBuf,
+    name: String,
+    /// Whether its tests load kedge's BPF programs.
+    loads: bool,
+}
+
 /// The test programs of the crates that talk to the kernel.
-fn build_tests() -> Result<Vec<PathBuf>> {
-    let words = "cargo test --no-run --locked --message-format=json --package kedge-capture --package kedge-sys";
-    let told = output(command(words.split(' ')).current_dir(repository()))?;
-    let program = |line: &str| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    };
-    Ok(told.lines().filter_map(program).collect())
+fn build_tests() -> Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    for (what, loads) in [
+        ("--package kedge-capture", true),
+        ("--package kedge-sys", false),
+        ("--package kedge-daemon --test flow", false),
+    ] {
+        let words = format!("cargo test --no-run --locked --message-format=json {what}");
+        let told = output(command(words.split(' ')).current_dir(repository()))?;
+        let program = |line: &str| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            let is_test = message["profile"]["test"] == true;
+            is_test.then_some(())?;
+            Some(Program {
+                path: PathBuf::from(message["executable"].as_str()?),
+                name: message["target"]["name"].as_str()?.to_owned(),
+                loads,
+            })
+        };
+        programs.extend(told.lines().filter_map(program));
+    }
+    Ok(programs)
 }

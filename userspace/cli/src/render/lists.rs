@@ -72,13 +72,14 @@ pub fn flows(answer: &Flows) -> String {
         "RECEIVED",
         "RECORDS",
         "KEYS",
+        "KERNEL",
         "AGE",
         "IDLE",
     ];
     table(heading, answer.flows.iter().map(flow).collect())
 }
 
-fn flow(flow: &Flow) -> [String; 16] {
+fn flow(flow: &Flow) -> [String; 17] {
     [
         format!("{}.{}", flow.worker, flow.id),
         flow_role(flow.role).to_owned(),
@@ -97,6 +98,13 @@ fn flow(flow: &Flow) -> [String; 16] {
             "{}/{}",
             flow.key_generation_sent, flow.key_generation_received
         ),
+        match (flow.kernel_sends, flow.kernel_receives) {
+            (false, false) => "-",
+            (true, false) => "sends",
+            (false, true) => "receives",
+            (true, true) => "both",
+        }
+        .to_owned(),
         duration(flow.age_s),
         duration(flow.idle_s),
     ]

@@ -243,7 +243,8 @@ async fn accept(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, arrived: 
             let (buffer, range) = seal_answer(worker, &mut sealer, &Answer::Accepted).await;
             let out = Seal::new(sealer, true).with_sealed(buffer, range);
             let back = Open::with_received(unsealer, arrived.buffer, arrived.rest);
-            let flow = Flow::acceptor(near, carrier, out, back);
+            let records = worker.kernel_records.of(link.suite);
+            let flow = Flow::acceptor(near, carrier, out, back).with_records(records);
             worker.run(flow, FlowInfo::new(parties, carriage));
         }
         Err(refusal) => deny(worker, link, &carrier, arrived, refusal).await,

@@ -1,8 +1,14 @@
-//! Buffers that flows borrow while bytes are on their way, and give back when they are idle.
+//! What flows borrow while bytes are on their way, and give back when they are idle: buffers, and
+//! pipes where the kernel seals.
 
-use crate::limits::{BUFFERS_PER_WORKER, RECORDS_PER_BUFFER, SPARE_BUFFERS};
+use crate::limits::{
+    BUFFERS_PER_WORKER, PIPE_BYTES, PIPES_PER_WORKER, RECORDS_PER_BUFFER, SPARE_BUFFERS,
+    SPARE_PIPES,
+};
 use kedge_record::{OVERHEAD, PLAINTEXT_MAX};
+use kedge_sys::pipe::Pipe;
 use std::cell::RefCell;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -14,42 +20,94 @@ pub const FRONT: usize = 640;
 pub const SLOT: usize = PLAINTEXT_MAX + OVERHEAD;
 pub const BUFFER_LEN: usize = FRONT + RECORDS_PER_BUFFER * SLOT;
 
-/// One worker's buffers.
-#[derive(Clone)]
-pub struct Pool(Rc<RefCell<Shelf>>);
+/// What a pool lends.
+pub trait Loan: Sized {
+    /// How many are lent at once; whoever comes then waits.
+    const LENT_MAX: usize;
+    /// How many are kept unused.
+    const SPARE_MAX: usize;
 
-struct Shelf {
-    spare: Vec<Box<[u8]>>,
+    /// # Errors
+    /// When the system has none left.
+    fn fresh() -> io::Result<Self>;
+
+    /// Whether the next one may have it.
+    fn is_clean(&self) -> bool {
+        true
+    }
+}
+
+impl Loan for Box<[u8]> {
+    const LENT_MAX: usize = BUFFERS_PER_WORKER;
+    const SPARE_MAX: usize = SPARE_BUFFERS;
+
+    fn fresh() -> io::Result<Self> {
+        Ok(vec![0; BUFFER_LEN].into_boxed_slice())
+    }
+}
+
+impl Loan for Pipe {
+    const LENT_MAX: usize = PIPES_PER_WORKER;
+    const SPARE_MAX: usize = SPARE_PIPES;
+
+    fn fresh() -> io::Result<Self> {
+        Self::with_room(PIPE_BYTES)
+    }
+
+    fn is_clean(&self) -> bool {
+        self.held() == 0
+    }
+}
+
+/// One worker's buffers.
+pub type Pool = Lending<Box<[u8]>>;
+/// One worker's pipes.
+pub type Pipes = Lending<Pipe>;
+/// One buffer; returns to its pool on drop.
+pub type Buffer = Lent<Box<[u8]>>;
+
+/// What one worker lends of a kind.
+pub struct Lending<T>(Rc<RefCell<Shelf<T>>>);
+
+struct Shelf<T> {
+    spare: Vec<T>,
     lent: usize,
     limit: usize,
     /// One of each task that found nothing.
     waiting: Vec<Waker>,
 }
 
-/// One buffer; returns to its pool on drop.
-pub struct Buffer {
-    bytes: Box<[u8]>,
-    pool: Pool,
+/// Returns to where it was lent on drop.
+pub struct Lent<T: Loan> {
+    /// Always there until drop.
+    loan: Option<T>,
+    lending: Lending<T>,
 }
 
-impl Default for Pool {
+impl<T: Loan> Default for Lending<T> {
     fn default() -> Self {
-        Self::with_limit(BUFFERS_PER_WORKER)
+        Self::with_limit(T::LENT_MAX)
     }
 }
 
-impl Pool {
+impl<T> Clone for Lending<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T: Loan> Lending<T> {
     fn with_limit(limit: usize) -> Self {
         Self(Rc::new(RefCell::new(Shelf {
-            spare: Vec::with_capacity(SPARE_BUFFERS),
+            spare: Vec::with_capacity(T::SPARE_MAX),
             lent: 0,
             limit,
             waiting: Vec::new(),
         })))
     }
 
-    /// A buffer, or a wake-up when one comes back.
-    pub fn poll_take(&self, cx: &Context<'_>) -> Poll<Buffer> {
+    /// One of them, or a wake-up when one comes back.
+    pub fn poll_take(&self, cx: &Context<'_>) -> Poll<io::Result<Lent<T>>> {
         let mut shelf = self.0.borrow_mut();
         if shelf.lent == shelf.limit {
             if !shelf
@@ -61,58 +119,61 @@ impl Pool {
             }
             return Poll::Pending;
         }
+        let loan = shelf.spare.pop().map_or_else(T::fresh, Ok)?;
         shelf.lent += 1;
-        let bytes = shelf
-            .spare
-            .pop()
-            .unwrap_or_else(|| vec![0; BUFFER_LEN].into_boxed_slice());
-        Poll::Ready(Buffer {
-            bytes,
-            pool: self.clone(),
-        })
+        Poll::Ready(Ok(Lent {
+            loan: Some(loan),
+            lending: self.clone(),
+        }))
     }
 
-    /// Buffers that flows hold now.
+    /// How many flows hold now.
     pub fn lent(&self) -> usize {
         self.0.borrow().lent
     }
+}
 
+impl Pool {
     pub async fn take(&self) -> Buffer {
-        std::future::poll_fn(|cx| self.poll_take(cx)).await
+        std::future::poll_fn(|cx| self.poll_take(cx))
+            .await
+            .expect("a buffer is nothing but memory")
     }
 }
 
-impl Drop for Buffer {
+impl<T: Loan> Drop for Lent<T> {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        let mut shelf = self.pool.0.borrow_mut();
+        let mut shelf = self.lending.0.borrow_mut();
         shelf.lent -= 1;
-        if shelf.spare.len() < SPARE_BUFFERS {
-            shelf.spare.push(bytes);
+        let clean = self.loan.take().filter(T::is_clean);
+        if shelf.spare.len() < T::SPARE_MAX {
+            shelf.spare.extend(clean);
         }
         // All of them: whoever is woken may have ended or been served meanwhile, and would then
-        // keep the buffer's news from those who still wait.
+        // keep the news from those who still wait.
         shelf.waiting.drain(..).for_each(Waker::wake);
     }
 }
 
-impl Deref for Buffer {
-    type Target = [u8];
+impl<T: Loan> Deref for Lent<T> {
+    type Target = T;
 
-    fn deref(&self) -> &[u8] {
-        &self.bytes
+    fn deref(&self) -> &T {
+        self.loan.as_ref().expect("there until drop")
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+impl<T: Loan> DerefMut for Lent<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.loan.as_mut().expect("there until drop")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::task::Wake;
@@ -121,10 +182,10 @@ mod tests {
     fn a_pool_past_its_bound_makes_the_next_wait_its_turn() {
         let pool = Pool::with_limit(2);
         let cx = Context::from_waker(Waker::noop());
-        let Poll::Ready(first) = pool.poll_take(&cx) else {
+        let Poll::Ready(Ok(first)) = pool.poll_take(&cx) else {
             panic!("the pool is empty")
         };
-        let Poll::Ready(_second) = pool.poll_take(&cx) else {
+        let Poll::Ready(Ok(_second)) = pool.poll_take(&cx) else {
             panic!("the pool is empty")
         };
         assert!(pool.poll_take(&cx).is_pending());
@@ -135,7 +196,7 @@ mod tests {
     #[test]
     fn a_returned_buffer_wakes_whoever_still_waits_and_each_waits_once() {
         let pool = Pool::with_limit(1);
-        let Poll::Ready(first) = pool.poll_take(&Context::from_waker(Waker::noop())) else {
+        let Poll::Ready(Ok(first)) = pool.poll_take(&Context::from_waker(Waker::noop())) else {
             panic!("the pool is empty")
         };
         let (gone, waits) = (Arc::new(Alarm::default()), Arc::new(Alarm::default()));
@@ -146,6 +207,25 @@ mod tests {
         assert_eq!(pool.0.borrow().waiting.len(), 2);
         drop(first);
         assert_eq!(waits.rung.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn a_pipe_with_bytes_in_it_is_nobody_elses() {
+        let pipes = Pipes::default();
+        let cx = Context::from_waker(Waker::noop());
+        let take = || match pipes.poll_take(&cx) {
+            Poll::Ready(Ok(pipe)) => pipe,
+            _ => panic!("no pipe"),
+        };
+        drop(take());
+        assert_eq!(pipes.0.borrow().spare.len(), 1);
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        far.write_all(b"somebody's").expect("room");
+        let mut pipe = take();
+        pipe.fill(&near, 64).expect("spliced");
+        drop(pipe);
+        assert_eq!(pipes.0.borrow().spare.len(), 0);
+        assert_eq!(pipes.lent(), 0);
     }
 
     #[derive(Default)]

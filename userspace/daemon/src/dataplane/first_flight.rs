@@ -72,7 +72,9 @@ impl Ready {
         };
         let out = Seal::new(sealer, false).with_sealed(buffer, start..FRONT + sealed);
         let back = Open::awaiting_answer(Unsealer::new(keys.acceptor));
-        Ok(Some(Flow::opener(near, self.carrier.stream, out, back)))
+        let records = worker.kernel_records.of(self.link.suite);
+        let flow = Flow::opener(near, self.carrier.stream, out, back).with_records(records);
+        Ok(Some(flow))
     }
 }
 

@@ -1,11 +1,14 @@
 //! An established flow: two sockets and two halves. A plain value that is polled, so that it can
 //! be inspected, moved and, later, handed to another process at a record boundary.
 
-use crate::dataplane::half::{Broken, Copy, Open, Seal, Turn};
+use crate::dataplane::half::{Broken, Copy, KernelOpen, KernelSeal, Open, Seal, Turn};
+use crate::dataplane::registry::Meter;
 use crate::limits::PARTING;
+use kedge_sys::ktls;
 use kedge_sys::socket::reset_on_close;
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
@@ -18,6 +21,16 @@ pub struct Flow {
     out: Way,
     back: Way,
     opener: bool,
+    records: Records,
+}
+
+/// Who seals and opens the records behind the first flight and its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Records {
+    #[default]
+    Userspace,
+    /// The kernel, as soon as it can take over; `attached`: it has been prepared.
+    Kernel { attached: bool },
 }
 
 /// One direction, and whether it has ended.
@@ -29,6 +42,8 @@ struct Way {
 enum Half {
     Seal(Box<Seal>),
     Open(Box<Open>),
+    KernelSeal(Box<KernelSeal>),
+    KernelOpen(Box<KernelOpen>),
     Copy(Copy),
 }
 
@@ -69,7 +84,14 @@ impl Flow {
             out: way(out),
             back: way(back),
             opener,
+            records: Records::Userspace,
         }
+    }
+
+    /// Lets the kernel seal and open the records, once the peer has answered.
+    pub fn with_records(mut self, records: Records) -> Self {
+        self.records = records;
+        self
     }
 
     pub fn answered(&self) -> bool {
@@ -82,6 +104,9 @@ impl Flow {
     /// Carries bytes until both directions have ended cleanly, or the flow is broken: then
     /// [`abort`](Self::abort) it.
     pub fn poll(&mut self, cx: &mut Context<'_>, turn: &Turn<'_>) -> Poll<Result<(), Broken>> {
+        if self.records != Records::Userspace && self.answered() {
+            self.hand_over(turn.meter)?;
+        }
         let out = self.out.poll(cx, &self.near, &self.far, turn)?;
         let back = self.back.poll(cx, &self.far, &self.near, turn)?;
         match (out, back) {
@@ -90,14 +115,38 @@ impl Flow {
         }
     }
 
+    /// Gives each direction to the kernel when it stands between two records. A kernel that cannot
+    /// prepare the carrier has taken nothing yet: then the records stay where they are.
+    fn hand_over(&mut self, meter: &Meter) -> Result<(), Broken> {
+        let Records::Kernel { attached } = &mut self.records else {
+            return Ok(());
+        };
+        if !*attached {
+            if ktls::attach(&self.far).is_err() {
+                self.records = Records::Userspace;
+                return Ok(());
+            }
+            *attached = true;
+        }
+        if self.out.give_to_kernel(&self.far)? {
+            meter.sent_by_kernel.store(true, Relaxed);
+        }
+        if self.back.give_to_kernel(&self.far)? {
+            meter.received_by_kernel.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
     /// Ends both sockets so that nobody takes a broken flow for a finished one. Where our own
     /// workload reset, the peer's learns it by a sealed alert.
     pub fn abort(&mut self, broken: &Broken) {
-        if let (Broken::Plain(_), Half::Seal(seal)) = (broken, &mut self.out.half) {
-            seal.reset(&self.far);
-        } else {
-            // The carrier has nothing more to say; a failure means that it is gone already.
-            let _ = reset_on_close(&self.far);
+        match (broken, &mut self.out.half) {
+            (Broken::Plain(_), Half::Seal(seal)) => seal.reset(&self.far),
+            (Broken::Plain(_), Half::KernelSeal(seal)) => seal.reset(&self.far),
+            _ => {
+                // The carrier has nothing more to say; a failure means that it is gone already.
+                let _ = reset_on_close(&self.far);
+            }
         }
         let _ = reset_on_close(&self.near);
     }
@@ -110,6 +159,35 @@ impl Flow {
 }
 
 impl Way {
+    /// If it is at rest, and says whether it was; an opening direction is asked to come to rest.
+    fn give_to_kernel(&mut self, carrier: &TcpStream) -> Result<bool, Broken> {
+        if let Half::Open(open) = &mut self.half {
+            open.stop_at_boundary(!self.done);
+        }
+        let at_rest = match &self.half {
+            Half::Seal(seal) => seal.is_at_rest(),
+            Half::Open(open) => open.is_at_boundary(),
+            _ => false,
+        };
+        if self.done || !at_rest {
+            return Ok(false);
+        }
+        // Whatever becomes of it: the key moves, and a flow that has lost it ends.
+        let taken = std::mem::replace(&mut self.half, Half::Copy(Copy::default()));
+        self.half = match taken {
+            Half::Seal(seal) => {
+                let (sealer, fin) = seal.into_sealer();
+                Half::KernelSeal(Box::new(KernelSeal::take_over(carrier, sealer, fin)?))
+            }
+            Half::Open(open) => Half::KernelOpen(Box::new(KernelOpen::take_over(
+                carrier,
+                open.into_unsealer(),
+            )?)),
+            other => other,
+        };
+        Ok(true)
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -123,6 +201,8 @@ impl Way {
         let polled = match &mut self.half {
             Half::Seal(seal) => seal.poll(cx, from, to, turn),
             Half::Open(open) => open.poll(cx, from, to, turn),
+            Half::KernelSeal(seal) => seal.poll(cx, from, to, turn),
+            Half::KernelOpen(open) => open.poll(cx, from, to, turn),
             Half::Copy(copy) => copy.poll(cx, from, to, turn),
         };
         Ok(match polled {

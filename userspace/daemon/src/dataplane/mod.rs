@@ -19,5 +19,6 @@ pub mod first_flight;
 pub mod flow;
 pub mod half;
 pub mod intake;
+pub mod kernel_records;
 pub mod registry;
 pub mod worker;

@@ -2,10 +2,9 @@
 //! a lock; the list itself is locked only while a flow begins or ends, or is listed.
 
 use kedge_model::{NodeName, OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
-use kedge_record::{Sealer, Unsealer};
 use slab::Slab;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -106,26 +105,29 @@ pub struct Meter {
     pub received_records: AtomicU64,
     pub sent_generation: AtomicU32,
     pub received_generation: AtomicU32,
+    /// Whether the kernel seals, and opens, the records.
+    pub sent_by_kernel: AtomicBool,
+    pub received_by_kernel: AtomicBool,
     answered: AtomicU32,
     /// Seconds since the worker's start, at the last byte.
     last_s: AtomicU64,
 }
 
 impl Meter {
-    pub fn sealed(&self, bytes: usize, sealer: &Sealer, now_s: u64) {
+    /// `number` is that of the next record, `generation` that of its key.
+    pub fn sealed(&self, bytes: usize, number: u64, generation: u32, now_s: u64) {
         self.last_s.store(now_s, Relaxed);
         add(&self.sent_bytes, bytes);
-        self.sent_records.store(sealer.record_number(), Relaxed);
-        self.sent_generation.store(sealer.key_generation(), Relaxed);
+        self.sent_records.store(number, Relaxed);
+        self.sent_generation.store(generation, Relaxed);
     }
 
-    pub fn opened(&self, bytes: usize, unsealer: &Unsealer, now_s: u64) {
+    /// See [`sealed`](Self::sealed).
+    pub fn opened(&self, bytes: usize, number: u64, generation: u32, now_s: u64) {
         self.last_s.store(now_s, Relaxed);
         add(&self.received_bytes, bytes);
-        self.received_records
-            .store(unsealer.record_number(), Relaxed);
-        self.received_generation
-            .store(unsealer.key_generation(), Relaxed);
+        self.received_records.store(number, Relaxed);
+        self.received_generation.store(generation, Relaxed);
     }
 
     /// Bytes of the source, for a flow that stays on this node.

@@ -1,10 +1,11 @@
 //! A worker: one thread, one current-thread runtime, its own listeners, buffers and carriers.
 
-use crate::dataplane::buffer::Pool;
+use crate::dataplane::buffer::{Pipes, Pool};
 use crate::dataplane::carrier::Carriers;
 use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Broken, Turn};
+use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::registry::{FlowInfo, Registered, Registry};
 use crate::dataplane::{acceptance, authority, intake};
 use crate::events::Events;
@@ -41,6 +42,7 @@ pub struct Equipment {
     pub capture: std::net::TcpListener,
     pub peers: Vec<std::net::TcpListener>,
     pub flows_max: usize,
+    pub kernel_records: KernelRecords,
 }
 
 /// A handle for the tasks of one worker.
@@ -56,6 +58,8 @@ pub struct Shared {
     pub events: Events,
     pub registry: Arc<Registry>,
     pub pool: Pool,
+    pub pipes: Pipes,
+    pub kernel_records: KernelRecords,
     pub carriers: Carriers,
     pub strangers: Arc<Semaphore>,
     opening: Arc<Semaphore>,
@@ -96,6 +100,8 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             events: equipment.events,
             registry: equipment.registry,
             pool: Pool::default(),
+            pipes: Pipes::default(),
+            kernel_records: equipment.kernel_records,
             strangers: Arc::new(Semaphore::new(STRANGERS_PER_WORKER)),
             opening: Arc::new(Semaphore::new(OPENING_PER_WORKER)),
             flows_max: equipment.flows_max,
@@ -178,6 +184,7 @@ impl Worker {
         let meter = &registered.info.meter;
         Turn {
             pool: &self.pool,
+            pipes: &self.pipes,
             meter,
             now_s: self.now_s.get(),
         }

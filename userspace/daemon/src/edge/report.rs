@@ -210,6 +210,8 @@ impl Observed {
             record_received: meter.received_records.load(Relaxed),
             key_generation_sent: meter.sent_generation.load(Relaxed),
             key_generation_received: meter.received_generation.load(Relaxed),
+            kernel_sends: meter.sent_by_kernel.load(Relaxed),
+            kernel_receives: meter.received_by_kernel.load(Relaxed),
             age_s: info.age().as_secs(),
             idle_s: registry.idle_s(info),
         }

@@ -3,14 +3,19 @@
 //! are on their way.
 
 mod copy;
+mod kernel;
+mod kernel_open;
+mod kernel_seal;
 mod open;
 mod seal;
 
 pub use copy::Copy;
+pub use kernel_open::KernelOpen;
+pub use kernel_seal::KernelSeal;
 pub use open::Open;
 pub use seal::Seal;
 
-use crate::dataplane::buffer::{Buffer, Pool};
+use crate::dataplane::buffer::{Buffer, Pipes, Pool};
 use crate::dataplane::registry::Meter;
 use kedge_model::Refusal;
 use kedge_record::{FrameError, OpenError, SealError};
@@ -39,6 +44,8 @@ pub enum Broken {
     Withdrawn(Refusal),
     #[error("the peer's answer is malformed")]
     BadAnswer,
+    #[error("kernel records")]
+    Kernel(#[source] io::Error),
     #[error("open record: {0}")]
     Open(#[from] OpenError),
     #[error("seal record: {0}")]
@@ -54,9 +61,17 @@ impl From<FrameError> for Broken {
 /// What a half needs of its worker while it is polled.
 pub struct Turn<'a> {
     pub pool: &'a Pool,
+    pub pipes: &'a Pipes,
     pub meter: &'a Meter,
     /// Seconds since the worker's start, as of its last beat.
     pub now_s: u64,
+}
+
+/// How the peer's direction ends, once what came before is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Clean,
+    Reset,
 }
 
 /// Bytes of a buffer that wait to be written.
@@ -114,7 +129,7 @@ fn poll_read(
 /// Reads the next bytes only once some are there, so that waiting costs no buffer.
 fn poll_buffer(cx: &mut Context<'_>, from: &TcpStream, pool: &Pool) -> Poll<io::Result<Buffer>> {
     ready!(from.poll_read_ready(cx))?;
-    pool.poll_take(cx).map(Ok)
+    pool.poll_take(cx)
 }
 
 /// FIN in one direction. A connection that is gone already has no direction left to end.

@@ -1,10 +1,10 @@
 //! Records on a carrier into plaintext for a workload.
 
-use super::{Broken, Turn, poll_buffer, poll_io, poll_read, shutdown};
+use super::{Broken, Ending, Turn, poll_buffer, poll_io, poll_read, shutdown};
 use crate::dataplane::buffer::{BUFFER_LEN, Buffer, SLOT};
 use crate::limits::TURNS_PER_POLL;
 use kedge_link::wire::Answer;
-use kedge_record::{HEADER_LEN, Opened, Unsealer, deframe};
+use kedge_record::{HEADER_LEN, Opened, Unsealer, deframe, missing};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
@@ -16,13 +16,8 @@ pub struct Open {
     answered: bool,
     held: Option<Held>,
     ending: Option<Ending>,
-}
-
-/// How the peer's direction ends, once what came before is written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Clean,
-    Reset,
+    /// Reads no byte beyond the record that it is in, so that somebody else can go on behind it.
+    to_boundary: bool,
 }
 
 /// Received bytes: opened ones that wait to be written, then ones that are still sealed.
@@ -53,6 +48,10 @@ impl Held {
             self.buffer.copy_within(self.sealed.clone(), 0);
             self.sealed = 0..self.sealed.len();
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.opened_count == 0 && self.sealed.is_empty()
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
@@ -98,6 +97,7 @@ impl Open {
             answered: false,
             held: None,
             ending: None,
+            to_boundary: false,
         }
     }
 
@@ -109,11 +109,26 @@ impl Open {
             answered: true,
             held,
             ending: None,
+            to_boundary: false,
         }
     }
 
     pub fn answered(&self) -> bool {
         self.answered
+    }
+
+    /// From now on reads to the end of the record that it is in, and waits there.
+    pub fn stop_at_boundary(&mut self, stop: bool) {
+        self.to_boundary = stop;
+    }
+
+    /// Whether everything that was read has been opened and written, and more is to come.
+    pub fn is_at_boundary(&self) -> bool {
+        self.answered && self.held.is_none() && self.ending.is_none()
+    }
+
+    pub fn into_unsealer(self) -> Unsealer {
+        self.unsealer
     }
 
     pub fn poll(
@@ -141,6 +156,12 @@ impl Open {
                 }
             }
             if !self.open_batch(turn)? {
+                if self.held.as_ref().is_some_and(Held::is_empty) {
+                    self.held = None;
+                }
+                if self.to_boundary && self.is_at_boundary() {
+                    break;
+                }
                 ready!(self.poll_receive(cx, from, turn))?;
             }
         }
@@ -180,7 +201,11 @@ impl Open {
                 Opened::KeyUpdate => {}
             }
         }
-        turn.meter.opened(bytes, &self.unsealer, turn.now_s);
+        let (number, generation) = (
+            self.unsealer.record_number(),
+            self.unsealer.key_generation(),
+        );
+        turn.meter.opened(bytes, number, generation, turn.now_s);
         Ok(progress)
     }
 
@@ -190,13 +215,6 @@ impl Open {
         from: &TcpStream,
         turn: &Turn<'_>,
     ) -> Poll<Result<(), Broken>> {
-        if self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.sealed.is_empty())
-        {
-            self.held = None;
-        }
         let held = match &mut self.held {
             Some(held) => held,
             none => {
@@ -206,8 +224,13 @@ impl Open {
         };
         held.compact();
         let end = held.sealed.end;
-        let room = BUFFER_LEN - end;
-        let received = poll_read(cx, from, room, || from.try_read(&mut held.buffer[end..]));
+        let room = match self.to_boundary {
+            true => missing(&held.buffer[held.sealed.clone()])?,
+            false => BUFFER_LEN - end,
+        };
+        let received = poll_read(cx, from, room, || {
+            from.try_read(&mut held.buffer[end..end + room])
+        });
         let received = match received {
             Poll::Ready(received) => received.map_err(Broken::Carrier)?,
             Poll::Pending => {

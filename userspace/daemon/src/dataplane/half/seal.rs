@@ -39,6 +39,16 @@ impl Seal {
         self
     }
 
+    /// Whether everything that was sealed has been written, and more is to come.
+    pub fn is_at_rest(&self) -> bool {
+        self.pending.is_none() && !self.ending
+    }
+
+    /// The sealer, and whether FIN follows close_notify.
+    pub fn into_sealer(self) -> (Sealer, bool) {
+        (self.sealer, self.fin)
+    }
+
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -66,7 +76,8 @@ impl Seal {
             ))
             .map_err(Broken::Plain)?;
             self.seal(buffer, taken)?;
-            turn.meter.sealed(taken, &self.sealer, turn.now_s);
+            let (number, generation) = (self.sealer.record_number(), self.sealer.key_generation());
+            turn.meter.sealed(taken, number, generation, turn.now_s);
         }
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -1,0 +1,162 @@
+//! Records that the kernel opens into plaintext for a workload.
+
+use super::{Broken, Ending, Turn, poll_io, shutdown};
+use crate::dataplane::buffer::Lent;
+use crate::dataplane::half::kernel::{cipher, kernel_key};
+use crate::limits::TURNS_PER_POLL;
+use kedge_record::{OpenError, OpenLedger, Opened, PLAINTEXT_MAX, Unsealer};
+use kedge_sys::ktls::{self, Cipher, Direction};
+use kedge_sys::pipe::Pipe;
+use std::io;
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// From the kernel's records to a workload.
+pub struct KernelOpen {
+    cipher: Cipher,
+    ledger: OpenLedger,
+    pipe: Option<Lent<Pipe>>,
+    ending: Option<Ending>,
+}
+
+/// What the next record on the carrier was.
+enum Next {
+    /// Content of it is in the pipe.
+    Data(usize),
+    End,
+    Control,
+}
+
+/// A record does not open (EBADMSG, errno(3)); so says the kernel from then on.
+const FORGED: i32 = 74;
+/// Longer than any control record that is allowed.
+const CONTROL_MAX: usize = 64;
+
+impl KernelOpen {
+    /// Gives the kernel the key of `carrier`'s receiving direction. `unsealer` must stand at the
+    /// boundary of a record, with nothing behind it read from the socket.
+    ///
+    /// # Errors
+    /// When the kernel does not take it: the flow must end.
+    pub fn take_over(carrier: &TcpStream, unsealer: Unsealer) -> Result<Self, Broken> {
+        let (key, ledger) = unsealer.hand_over();
+        let cipher = cipher(key.suite());
+        ktls::install(carrier, Direction::Receive, kernel_key(&key)).map_err(Broken::Kernel)?;
+        Ok(Self {
+            cipher,
+            ledger,
+            pipe: None,
+            ending: None,
+        })
+    }
+
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        for _ in 0..TURNS_PER_POLL {
+            let drained = self.poll_drain(cx, to).map_err(Broken::Plain)?;
+            // A reset waits for no reader.
+            if drained.is_pending() && self.ending != Some(Ending::Reset) {
+                return Poll::Pending;
+            }
+            match self.ending {
+                None => {}
+                Some(Ending::Reset) => return Poll::Ready(Err(Broken::ResetByPeer)),
+                Some(Ending::Clean) => {
+                    shutdown(to).map_err(Broken::Plain)?;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            match ready!(self.poll_next(cx, from, turn))? {
+                Next::Data(bytes) => {
+                    self.count(from)?;
+                    let (number, generation) =
+                        (self.ledger.record_number(), self.ledger.key_generation());
+                    turn.meter.opened(bytes, number, generation, turn.now_s);
+                }
+                Next::End => return Poll::Ready(Err(Broken::Truncated)),
+                Next::Control => self.consume_control(from)?,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
+            let drain = || pipe.drain(to);
+            ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))?;
+        }
+        self.pipe = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// One record's content into an empty pipe.
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<Next, Broken>> {
+        ready!(from.poll_read_ready(cx)).map_err(Broken::Carrier)?;
+        let mut pipe = ready!(turn.pipes.poll_take(cx)).map_err(Broken::Kernel)?;
+        let fill = || pipe.fill(from, PLAINTEXT_MAX);
+        let next = match ready!(poll_io(cx, |cx| from.poll_read_ready(cx), fill)) {
+            Ok(0) => Next::End,
+            Ok(bytes) => Next::Data(bytes),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Next::Control,
+            Err(error) => return Poll::Ready(Err(self.broken(error))),
+        };
+        self.pipe = Some(pipe);
+        Poll::Ready(Ok(next))
+    }
+
+    /// The budget holds for the peer too. Parts of records make our own count too high.
+    fn count(&mut self, from: &TcpStream) -> Result<(), Broken> {
+        self.ledger.opened_at_most(1);
+        if self.ledger.check().is_err() {
+            self.ledger.correct(self.number(from)?);
+            self.ledger.check()?;
+        }
+        Ok(())
+    }
+
+    fn consume_control(&mut self, from: &TcpStream) -> Result<(), Broken> {
+        let number = self.number(from)?;
+        let mut content = [0; CONTROL_MAX];
+        let receive = || ktls::receive_record(from, &mut content);
+        let (kind, length) = match from.try_io(Interest::READABLE, receive) {
+            Ok(received) => received,
+            // It was a record that does not begin like one (EINVAL), which is not readable either.
+            Err(error) => return Err(self.broken(error)),
+        };
+        self.ledger.opened_at_most(1);
+        match self.ledger.consume(kind, &content[..length], number)? {
+            Opened::CloseNotify => self.ending = Some(Ending::Clean),
+            Opened::Reset => self.ending = Some(Ending::Reset),
+            Opened::KeyUpdate => {
+                let key = self.ledger.update();
+                ktls::install(from, Direction::Receive, kernel_key(&key))
+                    .map_err(Broken::Kernel)?;
+            }
+            Opened::Data(_) => {}
+        }
+        Ok(())
+    }
+
+    fn number(&self, from: &TcpStream) -> Result<u64, Broken> {
+        ktls::record_number(from, Direction::Receive, self.cipher).map_err(Broken::Kernel)
+    }
+
+    fn broken(&self, error: io::Error) -> Broken {
+        match error.raw_os_error() {
+            Some(FORGED) => OpenError::Forged(self.ledger.record_number()).into(),
+            _ => Broken::Carrier(error),
+        }
+    }
+}

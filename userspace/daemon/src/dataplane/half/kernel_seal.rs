@@ -1,0 +1,214 @@
+//! Plaintext of a workload into records that the kernel seals.
+
+use super::{Broken, Turn, poll_io, poll_read, shutdown};
+use crate::dataplane::buffer::Lent;
+use crate::dataplane::half::kernel::{cipher, kernel_key};
+use crate::limits::{PIPE_BYTES, SEND_SETTLE, TURNS_PER_POLL};
+use kedge_record::{OVERHEAD, SealLedger, Sealer};
+use kedge_sys::ktls::{self, Cipher, Direction};
+use kedge_sys::pipe::Pipe;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+/// From a workload into the kernel's records.
+pub struct KernelSeal {
+    cipher: Cipher,
+    ledger: SealLedger,
+    pipe: Option<Lent<Pipe>>,
+    fin: bool,
+    end: End,
+    sent: Sent,
+}
+
+/// How far this direction has come to its end.
+enum End {
+    NotYet,
+    /// The workload has sent its last byte.
+    Due,
+    /// close_notify is sealed. Until all of it has been written, a FIN would cut it off.
+    Settling(Option<Pin<Box<Sleep>>>),
+}
+
+/// What the connection must have been written when nothing is held back in the kernel's TLS.
+struct Sent {
+    /// What had been written before the kernel sealed anything.
+    before: u64,
+    content: u64,
+    /// Records under earlier keys, less those that we had sealed under the first one.
+    records: u64,
+    first: u64,
+}
+
+/// Most records that one splice() of a pipe makes: one for each of its buffers, and one that was
+/// begun before.
+const RECORDS_PER_DRAIN: u64 = PIPE_BYTES as u64 / 4_096 + 1;
+
+impl KernelSeal {
+    /// Gives the kernel the key of `carrier`'s sending direction. Everything that `sealer` has
+    /// sealed must have been written.
+    ///
+    /// # Errors
+    /// When the kernel does not take it: the flow must end, since what is written now would be
+    /// plaintext.
+    pub fn take_over(carrier: &TcpStream, sealer: Sealer, fin: bool) -> Result<Self, Broken> {
+        let before = ktls::bytes_written(carrier).map_err(Broken::Kernel)?;
+        let (key, ledger) = sealer.hand_over();
+        let cipher = cipher(key.suite());
+        let first = key.record_number();
+        ktls::install(carrier, Direction::Send, kernel_key(&key)).map_err(Broken::Kernel)?;
+        let sent = Sent {
+            before,
+            content: 0,
+            records: 0,
+            first,
+        };
+        Ok(Self {
+            cipher,
+            ledger,
+            pipe: None,
+            fin,
+            end: End::NotYet,
+            sent,
+        })
+    }
+
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        for _ in 0..TURNS_PER_POLL {
+            ready!(self.poll_drain(cx, to))?;
+            match &mut self.end {
+                End::NotYet => {}
+                End::Due => {
+                    let (kind, content) = SealLedger::CLOSE_NOTIFY;
+                    ready!(self.poll_control(cx, to, kind as u8, content))?;
+                    self.end = End::Settling(None);
+                    continue;
+                }
+                End::Settling(_) => return self.poll_settle(cx, to),
+            }
+            self.update_key(cx, to)?;
+            let taken = ready!(self.poll_fill(cx, from, turn))?;
+            if taken == 0 {
+                self.end = End::Due;
+            }
+            let (number, generation) = (self.ledger.record_number(), self.ledger.key_generation());
+            turn.meter.sealed(taken, number, generation, turn.now_s);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Tells the peer that the workload reset its connection, if that goes out at once.
+    pub fn reset(&mut self, to: &TcpStream) {
+        let drained = self.pipe.as_ref().is_none_or(|pipe| pipe.held() == 0);
+        if drained && matches!(self.end, End::NotYet) {
+            let (kind, content) = SealLedger::RESET;
+            let _ = ktls::send_record(to, kind as u8, content);
+        }
+    }
+
+    /// Gives all that is in the pipe to the kernel, then the pipe back.
+    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Broken>> {
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
+            // Writing to a dead connection with TLS succeeds: only this tells.
+            if let Some(error) = to.take_error().map_err(Broken::Carrier)? {
+                return Poll::Ready(Err(Broken::Carrier(error)));
+            }
+            self.ledger.check(RECORDS_PER_DRAIN)?;
+            let drain = || pipe.drain(to);
+            let drained = ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))
+                .map_err(Broken::Carrier)?;
+            self.sent.content += drained as u64;
+            self.ledger.sealed_at_most(RECORDS_PER_DRAIN);
+        }
+        self.pipe = None;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<usize, Broken>> {
+        ready!(from.poll_read_ready(cx)).map_err(Broken::Plain)?;
+        let mut pipe = ready!(turn.pipes.poll_take(cx)).map_err(Broken::Kernel)?;
+        let room = usize::try_from(PIPE_BYTES).expect("positive");
+        let taken = ready!(poll_read(cx, from, room, || pipe.fill(from, room)));
+        self.pipe = Some(pipe);
+        Poll::Ready(taken.map_err(Broken::Plain))
+    }
+
+    /// Before the budget ends, as the kernel itself counts.
+    fn update_key(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Result<(), Broken> {
+        if !self.ledger.wants_key_update() {
+            return Ok(());
+        }
+        self.ledger.correct(self.number(to)?);
+        if !self.ledger.wants_key_update() {
+            return Ok(());
+        }
+        let (kind, content) = SealLedger::KEY_UPDATE;
+        // While there is no room the margin of the budget is used.
+        if self.poll_control(cx, to, kind as u8, content)?.is_ready() {
+            self.sent.records += self.number(to)? - self.sent.first;
+            self.sent.first = 0;
+            let key = self.ledger.update();
+            ktls::install(to, Direction::Send, kernel_key(&key)).map_err(Broken::Kernel)?;
+        }
+        Ok(())
+    }
+
+    fn poll_control(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &TcpStream,
+        kind: u8,
+        content: &[u8],
+    ) -> Poll<Result<(), Broken>> {
+        let send = || ktls::send_record(to, kind, content);
+        ready!(poll_io(cx, |cx| to.poll_write_ready(cx), send)).map_err(Broken::Carrier)?;
+        self.sent.content += content.len() as u64;
+        self.ledger.sealed_at_most(1);
+        Poll::Ready(Ok(()))
+    }
+
+    /// FIN, where we send it, once the kernel's TLS has nothing left that it would cut off.
+    fn poll_settle(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Broken>> {
+        while self.fin {
+            if self.is_written(to).map_err(Broken::Carrier)? {
+                shutdown(to).map_err(Broken::Carrier)?;
+                break;
+            }
+            if let Some(error) = to.take_error().map_err(Broken::Carrier)? {
+                return Poll::Ready(Err(Broken::Carrier(error)));
+            }
+            let End::Settling(pause) = &mut self.end else {
+                unreachable!("only called while settling")
+            };
+            let pause = pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(SEND_SETTLE)));
+            ready!(pause.as_mut().poll(cx));
+            self.end = End::Settling(None);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_written(&self, to: &TcpStream) -> io::Result<bool> {
+        let number = ktls::record_number(to, Direction::Send, self.cipher)?;
+        let records = self.sent.records + number - self.sent.first;
+        let sealed = self.sent.content + records * OVERHEAD as u64;
+        Ok(ktls::bytes_written(to)? == self.sent.before + sealed)
+    }
+
+    fn number(&self, to: &TcpStream) -> Result<u64, Broken> {
+        ktls::record_number(to, Direction::Send, self.cipher).map_err(Broken::Kernel)
+    }
+}
