@@ -1,6 +1,4 @@
-//! Addresses towards which the daemon may speak.
-//!
-//! What an address is.
+//! What an address is: whose, and whether the daemon may speak to it.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -19,6 +17,8 @@ pub struct Place {
     pub kind: u32,
     /// Of a node: where its daemon listens, in host order.
     pub peer_port: u32,
+    /// Of a local pod: the cgroup whose connections to this address stay within the pod; 0: none.
+    pub cgroup_id: u64,
 }
 
-const _: () = assert!(size_of::<Place>() == 8);
+const _: () = assert!(size_of::<Place>() == 16);

@@ -50,7 +50,7 @@ fn of_workload<T: Tables>(tables: &T, attempt: &Attempt) -> Outcome {
     if let Some(errno) = verdict::errno(verdict) {
         return Outcome::Refuse(errno);
     }
-    if verdict != verdict::CAPTURE {
+    if verdict != verdict::CAPTURE || is_own(tables, attempt) {
         return Outcome::Pass;
     }
     match slot_for(tables, attempt) {
@@ -58,6 +58,14 @@ fn of_workload<T: Tables>(tables: &T, attempt: &Attempt) -> Outcome {
         None if attempt.owner.class == class::PERMISSIVE => Outcome::PassWithoutWorker,
         None => Outcome::RefuseWithoutWorker(ECONNREFUSED),
     }
+}
+
+/// Whether it asks for the workload's own address: then it stays within the pod, as on loopback.
+/// If the directory is wrong about that, the guard drops what would leave.
+#[inline(always)]
+fn is_own<T: Tables>(tables: &T, attempt: &Attempt) -> bool {
+    let place = tables.place(&attempt.asked.address);
+    place.is_some_and(|place| place.cgroup_id != 0 && place.cgroup_id == attempt.owner.id)
 }
 
 /// kedged goes to local workloads, to the peer port of nodes, and to itself.
@@ -253,6 +261,21 @@ mod tests {
         let world = capturing();
         let outcome = |to| decide(&world, &attempt(class::REQUIRE, to));
         assert_eq!(outcome("[::ffff:10.1.2.3]:80"), outcome("10.1.2.3:80"));
+    }
+
+    #[test]
+    fn a_workloads_own_address_needs_no_daemon_and_a_neighbours_does() {
+        let mut world = capturing();
+        world.beats = [0; limits::WORKERS as usize];
+        let own = attempt(class::REQUIRE, "10.1.0.1:80");
+        world.add_own_address("10.1.0.1", own.owner.id);
+        world.add_own_address("10.1.0.2", own.owner.id + 1);
+        world.add_place("10.1.0.3", place::LOCAL_POD, 0);
+        assert_eq!(decide(&world, &own), Outcome::Pass);
+        for to in ["10.1.0.2:80", "10.1.0.3:80"] {
+            let outcome = decide(&world, &attempt(class::REQUIRE, to));
+            assert_eq!(outcome, Outcome::RefuseWithoutWorker(ECONNREFUSED), "{to}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::guard::Opener;
 use crate::{Ancestry, Connection, Packet, Tables};
 use kedge_abi::{
     Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Root, Tuple, VerdictEntry,
-    VerdictKey, limits,
+    VerdictKey, limits, place,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -76,7 +76,21 @@ impl World {
     }
 
     pub fn add_place(&mut self, at: &str, kind: u32, peer_port: u32) {
-        self.places.insert(address(at), Place { kind, peer_port });
+        let place = Place {
+            kind,
+            peer_port,
+            cgroup_id: 0,
+        };
+        self.places.insert(address(at), place);
+    }
+
+    pub fn add_own_address(&mut self, at: &str, cgroup_id: u64) {
+        let place = Place {
+            kind: place::LOCAL_POD,
+            peer_port: 0,
+            cgroup_id,
+        };
+        self.places.insert(address(at), place);
     }
 
     pub fn rule(&mut self, class: u32, net: &str, length: u32, default: u32) {

@@ -37,4 +37,4 @@ pub use events::{CaptureEvent, Counters, EventReader};
 pub use features::{Feature, probe_features};
 pub use kedge_abi::{Counter, EventKind};
 pub use pins::{cgroup_id, off};
-pub use verdicts::{Rule, Verdict, Verdicts};
+pub use verdicts::{LocalPod, Rule, Verdict, Verdicts};

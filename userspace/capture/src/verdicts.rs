@@ -36,6 +36,14 @@ pub struct Rule {
     pub verdict: Verdict,
 }
 
+/// An address of a workload of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalPod {
+    pub ip: IpAddr,
+    /// The cgroup whose connections to this address stay within the pod and are not captured.
+    pub cgroup_id: Option<u64>,
+}
+
 /// Everything that the programs decide by. The longest prefix wins alone: the ports of a shorter
 /// one do not show through it, only its default does where the longer one has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +53,7 @@ pub struct Verdicts {
     /// Rules of mode `require`; where none matches: pass, as unmanaged.
     pub require: Vec<Rule>,
     /// Addresses of this node's workloads: the only places where the daemon may speak plaintext.
-    pub local_pods: Vec<IpAddr>,
+    pub local_pods: Vec<LocalPod>,
     /// Where peer daemons listen: the only other places where the daemon may speak.
     pub nodes: Vec<SocketAddr>,
 }
@@ -166,15 +174,21 @@ fn lpm_key(class: u32, net: &IpNet) -> LpmKey {
 
 /// The entries of `PLACES`. An address that is both is a node: the stricter of the two.
 pub(crate) fn places(verdicts: &Verdicts) -> HashMap<Address, Place> {
-    let pods = verdicts.local_pods.iter().map(|ip| {
-        let kind = place::LOCAL_POD;
-        let place = Place { kind, peer_port: 0 };
-        (Address::from(*ip), place)
+    let pods = verdicts.local_pods.iter().map(|pod| {
+        let place = Place {
+            kind: place::LOCAL_POD,
+            peer_port: 0,
+            cgroup_id: pod.cgroup_id.unwrap_or(0),
+        };
+        (Address::from(pod.ip), place)
     });
     let nodes = verdicts.nodes.iter().map(|node| {
-        let kind = place::NODE;
-        let peer_port = u32::from(node.port());
-        (Address::from(node.ip()), Place { kind, peer_port })
+        let place = Place {
+            kind: place::NODE,
+            peer_port: u32::from(node.port()),
+            cgroup_id: 0,
+        };
+        (Address::from(node.ip()), place)
     });
     pods.chain(nodes).collect()
 }
@@ -245,11 +259,15 @@ mod tests {
     #[test]
     fn an_address_that_is_pod_and_node_is_guarded_as_a_node() {
         let verdicts = Verdicts {
-            local_pods: vec!["10.0.0.1".parse().expect("literal")],
+            local_pods: vec![LocalPod {
+                ip: "10.0.0.1".parse().expect("literal"),
+                cgroup_id: Some(7),
+            }],
             nodes: vec!["10.0.0.1:15443".parse().expect("literal")],
             ..Verdicts::default()
         };
         let ip: IpAddr = "10.0.0.1".parse().expect("literal");
-        assert_eq!(places(&verdicts)[&ip.into()].kind, place::NODE);
+        let place = places(&verdicts)[&ip.into()];
+        assert_eq!((place.kind, place.cgroup_id), (place::NODE, 0));
     }
 }

@@ -11,7 +11,7 @@
 
 mod common;
 
-use common::{PEER_PORT, PORT_BASE, count};
+use common::{PEER_PORT, PORT_BASE, count, verdicts};
 use kedge_capture::{Capture, Counter, EventKind};
 use kedge_model::Mode;
 
@@ -110,13 +110,26 @@ fn a_probe_of_a_port_that_is_not_declared_is_dropped_and_told() {
 #[test]
 fn require_reaches_its_own_loopback_and_its_own_address() {
     let lab = lab_or_skip!();
-    let _capture = lab.capturing(Mode::Require);
+    let mut capture = lab.capturing(Mode::Require);
+    let mut owned = verdicts();
+    let own = ["10.66.1.2", "fd66:1::2"].map(|ip| ip.parse().expect("literal"));
+    for pod in owned
+        .local_pods
+        .iter_mut()
+        .filter(|pod| own.contains(&pod.ip))
+    {
+        pod.cgroup_id = Some(lab.cgroup_id("pods/a"));
+    }
+    capture.replace_verdicts(&owned).expect("replace");
+    capture.beats().rest(0).expect("rest");
     let mut server = lab.actor("pods/a", "a");
     server.listen("[::]:80");
     let mut pod = lab.actor("pods/a", "a");
-    for to in ["127.0.0.1:80", "[::1]:80"] {
+    for to in ["127.0.0.1:80", "[::1]:80", "10.66.1.2:80", "[fd66:1::2]:80"] {
         assert_eq!(pod.connect(to), Ok(()), "{to}");
     }
+    assert_eq!(count(&capture, Counter::Captured), 0);
+    assert_eq!(pod.connect("10.66.2.2:80"), Err(libc::ECONNREFUSED));
 }
 
 #[test]

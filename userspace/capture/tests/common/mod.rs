@@ -17,8 +17,8 @@ pub mod actor;
 
 use actor::Actor;
 use kedge_capture::{
-    Capture, CaptureConfig, CaptureError, Cgroup, CgroupKind, Counter, Rule, Verdict, Verdicts,
-    cgroup_id, off,
+    Capture, CaptureConfig, CaptureError, Cgroup, CgroupKind, Counter, LocalPod, Rule, Verdict,
+    Verdicts, cgroup_id, off,
 };
 use kedge_model::Mode;
 use std::fs::{self, File};
@@ -278,8 +278,15 @@ pub fn verdicts() -> Verdicts {
     Verdicts {
         permissive: rules.clone(),
         require: rules,
-        local_pods: ips.map(|ip| ip.parse().expect("literal")).to_vec(),
+        local_pods: ips.map(local_pod).to_vec(),
         nodes: vec!["192.0.2.2:15443".parse().expect("literal")],
+    }
+}
+
+fn local_pod(ip: &str) -> LocalPod {
+    LocalPod {
+        ip: ip.parse().expect("literal"),
+        cgroup_id: None,
     }
 }
 

@@ -6,11 +6,12 @@ use crate::control::sources::{self, SourceError, Sources};
 use crate::events::{Events, chain};
 use crate::world::{SharedWorld, World};
 use kedge_api::EventKind;
-use kedge_capture::{Capture, CaptureError, Rule, Verdict};
+use kedge_capture::{Capture, CaptureError, LocalPod, Rule, Verdict};
 use kedge_directory::Directory;
 use kedge_identity::NodeSvid;
-use kedge_policy::{Policy, Verdicts};
-use std::net::SocketAddr;
+use kedge_policy::{LocalWorkload, Policy, Verdicts};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -146,7 +147,7 @@ impl Control {
         if self.applied.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        let told = translate(&wanted.0, &directory);
+        let told = translate(&wanted.0, &directory, &found.workloads);
         self.world.replace(World {
             node: self.config.node.clone(),
             trust_domain: self.config.trust_domain.clone(),
@@ -245,12 +246,17 @@ fn take<T>(
 }
 
 /// From policy's terms to the programs'.
-fn translate(verdicts: &Verdicts, directory: &Directory) -> kedge_capture::Verdicts {
+fn translate(
+    verdicts: &Verdicts,
+    directory: &Directory,
+    cgroups: &HashMap<u64, Arc<str>>,
+) -> kedge_capture::Verdicts {
     let rules = |entries: &[kedge_policy::VerdictEntry]| entries.iter().map(rule).collect();
+    let cgroup_of: HashMap<_, _> = cgroups.iter().map(|(id, uid)| (uid, *id)).collect();
     let local = verdicts
         .workloads
         .iter()
-        .flat_map(|w| w.addresses.iter().copied());
+        .flat_map(|workload| local_pods(workload, cgroup_of.get(&workload.uid).copied()));
     let nodes = directory.nodes().iter().filter(|node| node.kedge);
     let nodes = nodes.flat_map(|node| node.peer_addresses());
     kedge_capture::Verdicts {
@@ -261,6 +267,20 @@ fn translate(verdicts: &Verdicts, directory: &Directory) -> kedge_capture::Verdi
             .map(|address| -> SocketAddr { address.socket_addr() })
             .collect(),
     }
+}
+
+/// A workload's only address of a family is the one that its connections to that address come
+/// from, by which the guard knows that they stay in the pod. Of several, any may be the source.
+fn local_pods(workload: &LocalWorkload, cgroup_id: Option<u64>) -> Vec<LocalPod> {
+    let is_only = |ip: &IpAddr| {
+        let of_family = |other: &&IpAddr| other.is_ipv4() == ip.is_ipv4();
+        workload.addresses.iter().filter(of_family).count() == 1
+    };
+    let pod = |ip: &IpAddr| LocalPod {
+        ip: *ip,
+        cgroup_id: cgroup_id.filter(|_| is_only(ip)),
+    };
+    workload.addresses.iter().map(pod).collect()
 }
 
 fn rule(entry: &kedge_policy::VerdictEntry) -> Rule {
@@ -279,4 +299,30 @@ fn rule(entry: &kedge_policy::VerdictEntry) -> Rule {
 fn now_s() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kedge_model::Mode;
+
+    #[test]
+    fn only_an_address_that_is_alone_in_its_family_stays_within_the_pod() {
+        let workload = LocalWorkload {
+            uid: "pod-1".into(),
+            cgroup: "pods/pod".to_owned(),
+            mode: Mode::Require,
+            addresses: ["10.1.0.1", "10.1.0.2", "fd00::1"]
+                .map(|ip| ip.parse().expect("literal"))
+                .to_vec(),
+            probe_ports: Vec::new(),
+        };
+        let cgroups = |id| {
+            local_pods(&workload, id)
+                .into_iter()
+                .map(|pod| pod.cgroup_id)
+        };
+        assert!(cgroups(Some(7)).eq([None, None, Some(7)]));
+        assert!(cgroups(None).eq([None; 3]));
+    }
 }
