@@ -31,7 +31,10 @@ fn a_socket_connected_from_another_cgroup_reaches_nothing_in_the_clear() {
             let outcome = CAPTURED.socket(lab, PLAIN, &["--by", text(&cgroup)?])?;
             failed(&outcome, "connect", "ETIMEDOUT")?;
         }
-        is_told(lab, Node::A, told, |event| event["kind"] == "guard-dropped")?;
+        let server = at(CAPTURED.server.v4(), PLAIN);
+        is_told(lab, Node::A, told, |event| {
+            event["kind"] == "guard-dropped" && event["original_destination"] == server
+        })?;
 
         let told = events(lab, Node::A)?.len();
         let neighbour = pod_cgroup(lab, &LOCAL)?;

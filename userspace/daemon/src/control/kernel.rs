@@ -89,7 +89,7 @@ fn words(kind: EventKind) -> (Kind, &'static str, &'static str) {
         EventKind::EgressDropped => (
             Kind::GuardDropped,
             "plaintext of a workload in mode require was dropped",
-            "look who bypasses connect(); sockets older than the mode must be opened anew",
+            "connect anew, in the workload's own cgroup: the socket is older than the mode, or a process of another cgroup connected it",
         ),
         EventKind::DaemonDropped => (
             Kind::GuardDropped,
