@@ -54,11 +54,15 @@ counters! {
     EventsLost = 15, "events_lost";
     /// Packets of probes towards a port that their `require` workload does not declare.
     ProbeDropped = 16, "probe_dropped";
+    /// Captured connections that ended without an answer to their SYN.
+    Unanswered = 17, "unanswered";
+    /// Captured connections that ended before a SYN could leave.
+    Unsent = 18, "unsent";
 }
 
 impl Counter {
     /// How many there are: the capacity of `COUNTERS`.
-    pub const COUNT: u32 = Self::ProbeDropped as u32 + 1;
+    pub const COUNT: u32 = Self::Unsent as u32 + 1;
 }
 
 #[cfg(test)]

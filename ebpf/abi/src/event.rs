@@ -27,6 +27,11 @@ pub enum EventKind {
     BindRefused = 9,
     /// The guard dropped a probe: its `require` workload does not declare the port.
     ProbeDropped = 10,
+    /// The SYN of a captured connection has no answer. With errno ETIMEDOUT it was repeated in
+    /// vain; without one, the connection ended at once.
+    Unanswered = 11,
+    /// A captured connection ended before a SYN could leave.
+    Unsent = 12,
 }
 
 impl EventKind {
@@ -41,6 +46,8 @@ impl EventKind {
         Self::DaemonDropped,
         Self::BindRefused,
         Self::ProbeDropped,
+        Self::Unanswered,
+        Self::Unsent,
     ];
 }
 

@@ -91,6 +91,7 @@ pub mod program {
     pub const PEERNAME4: &str = "kedge_peername4";
     pub const PEERNAME6: &str = "kedge_peername6";
     pub const SOCKETS: &str = "kedge_sockets";
+    pub const RELEASED: &str = "kedge_released";
     pub const BIND4: &str = "kedge_bind4";
     pub const BIND6: &str = "kedge_bind6";
     pub const INGRESS: &str = "kedge_ingress";
@@ -99,6 +100,6 @@ pub mod program {
     pub const CONNECT6: &str = "kedge_connect6";
 
     pub const ALL: &[&str] = &[
-        PEERNAME4, PEERNAME6, SOCKETS, BIND4, BIND6, INGRESS, EGRESS, CONNECT4, CONNECT6,
+        PEERNAME4, PEERNAME6, SOCKETS, RELEASED, BIND4, BIND6, INGRESS, EGRESS, CONNECT4, CONNECT6,
     ];
 }

@@ -48,6 +48,14 @@ pub mod original {
     pub const CAPTURED: u32 = 1;
     /// To where it asked, from a probe cgroup: admitted by the guard of its destination.
     pub const PROBE: u32 = 2;
+    /// [`CAPTURED`], and its SYN left, or was about to: the claim was filed before it.
+    pub const SENT: u32 = 3;
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_captured(state: u32) -> bool {
+        matches!(state, CAPTURED | SENT)
+    }
 }
 
 /// Storage of a connecting socket (`ORIGINAL`), written by connect before any packet.

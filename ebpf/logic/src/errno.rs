@@ -1,4 +1,4 @@
-//! The errors that connect() and bind() fail with.
+//! The errors that connect() and bind() fail with, and what events say of a connection.
 
 /// kedged's own cgroup wanted to go where it must not.
 pub const EPERM: u16 = 1;
@@ -8,3 +8,5 @@ pub const ENOMEM: u16 = 12;
 pub const EADDRINUSE: u16 = 98;
 /// No worker of the dataplane lives: as if nobody listened.
 pub const ECONNREFUSED: u16 = 111;
+/// Nobody answers.
+pub const ETIMEDOUT: u16 = 110;

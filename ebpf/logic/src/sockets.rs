@@ -5,7 +5,9 @@ use kedge_abi::{Address, Endpoint};
 pub const AF_INET: u32 = 2;
 pub const AF_INET6: u32 = 10;
 
-/// States of a socket that has sent its FIN first (enum in include/net/tcp_states.h).
+/// State of a socket whose SYN has no answer yet (enum in include/net/tcp_states.h).
+const SYN_SENT: u32 = 2;
+/// States of a socket that has sent its FIN first.
 const FIN_WAIT1: u32 = 4;
 const FIN_WAIT2: u32 = 5;
 const CLOSING: u32 = 11;
@@ -16,6 +18,21 @@ const CLOSING: u32 = 11;
 #[must_use]
 pub fn claim_outlives_socket(state_before: u32) -> bool {
     matches!(state_before, FIN_WAIT1 | FIN_WAIT2 | CLOSING)
+}
+
+/// Whether a retransmission timer that has run out says that nobody answers this SYN. The first
+/// one may be due to a moment's full queue; `expired_before` counts those before it.
+#[inline(always)]
+#[must_use]
+pub fn syn_is_unanswered(state: u32, expired_before: u32) -> bool {
+    state == SYN_SENT && expired_before == 1
+}
+
+/// Whether a socket that closes in this state was never connected.
+#[inline(always)]
+#[must_use]
+pub fn never_connected(state_before: u32) -> bool {
+    state_before == SYN_SENT
 }
 
 /// What `struct bpf_sock_ops` says about a socket.
@@ -84,6 +101,13 @@ mod tests {
     fn only_the_claim_of_a_socket_that_said_fin_first_outlives_it() {
         let outliving = (1..=12).filter(|state| claim_outlives_socket(*state));
         assert!(outliving.eq([FIN_WAIT1, FIN_WAIT2, CLOSING]));
+    }
+
+    #[test]
+    fn a_syn_is_unanswered_once_its_second_timer_has_run_out() {
+        let unanswered = (0..8).filter(|expired| syn_is_unanswered(SYN_SENT, *expired));
+        assert!(unanswered.eq([1]), "told once a connection");
+        assert!(!syn_is_unanswered(FIN_WAIT1, 1));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //! connect4/6      decide; rewrite to a slot or fail; file what was asked with the socket
 //! sock_ops        before the SYN: file tuples; established: give the server its true client;
-//!                 closed: take back what nobody took
+//!                 closed: take back what nobody took; say whose SYN had no answer
+//! sock_release    say whose SYN could not even leave
 //! getpeername4/6  show the client what it asked for, and the server its true client
 //! bind4/6         keep the capture and peer ports for kedged
 //! cgroup_skb      guard `require` workloads and kedged itself
@@ -19,6 +20,7 @@ mod connect;
 mod guard;
 mod maps;
 mod peername;
+mod released;
 mod sock_addr;
 mod sockets;
 mod storage;

@@ -22,7 +22,7 @@ fn peername(ctx: &SockAddrContext, family: Family) -> i32 {
     // SAFETY: the context of this run is live, and its last field is the socket in every hook.
     let socket = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
     if let Some(original) = storage::of(&ORIGINAL, socket) {
-        if original.state == original::CAPTURED {
+        if original::is_captured(original.state) {
             rename(ctx, family, &original.asked);
         }
     } else if let Some(client) = storage::of(&CLIENT, socket) {

@@ -5,15 +5,18 @@ use crate::account::{Subject, count, tell};
 use crate::maps::{ADMITTED, CLAIMS, CLIENT, DELIVERIES, ORIGINAL};
 use crate::storage;
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
-    BPF_TCP_CLOSE, bpf_sock,
+    BPF_ANY, BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB,
+    BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, bpf_sock,
 };
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use kedge_abi::{Claim, Client, Counter, Endpoint, EventKind, Original, Tuple, original};
-use kedge_logic::sockets::{Ends, RawSocket, claim_outlives_socket, ends};
+use kedge_logic::errno::ETIMEDOUT;
+use kedge_logic::sockets::{
+    Ends, RawSocket, claim_outlives_socket, ends, never_connected, syn_is_unanswered,
+};
 
 /// The routed way: every client has an address of its own.
 const ROUTED: u64 = 0;
@@ -24,6 +27,7 @@ pub fn kedge_sockets(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_CONNECT_CB => before_syn(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(&ctx),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listens(&ctx),
+        BPF_SOCK_OPS_RTO_CB => expired(&ctx, ctx.arg(0)),
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx, ctx.arg(0)),
         _ => {}
     }
@@ -37,7 +41,7 @@ fn before_syn(ctx: &SockOpsContext) {
     };
     if let Some(original) = storage::of(&ORIGINAL, socket(ctx)) {
         match original.state {
-            original::CAPTURED => file_claim(ctx, &ends, original),
+            state if original::is_captured(state) => file_claim(ctx, &ends, original),
             _ => file_admitted(&ends, &probe(ctx)),
         }
         watch_state(ctx);
@@ -70,6 +74,11 @@ fn file_claim(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
         Some(earlier) if earlier.netns_cookie == claim.netns_cookie => u64::from(BPF_ANY),
         _ => u64::from(BPF_NOEXIST),
     };
+    let sent = Original {
+        state: original::SENT,
+        ..*original
+    };
+    storage::put(&ORIGINAL, socket(ctx), sent);
     if CLAIMS.insert(&tuple, &claim, flags).is_ok() {
         count(Counter::Claimed);
         return;
@@ -132,6 +141,32 @@ fn listens(ctx: &SockOpsContext) {
     storage::forget(&CLIENT, socket(ctx));
 }
 
+/// A retransmission timer has run out, `expired_before` not counted.
+#[inline(always)]
+fn expired(ctx: &SockOpsContext, expired_before: u32) {
+    if !syn_is_unanswered(state(ctx), expired_before) {
+        return;
+    }
+    let original = storage::of(&ORIGINAL, socket(ctx));
+    if let (Some(ends), Some(original)) = (ends_of(ctx), original) {
+        if original::is_captured(original.state) {
+            tell_unanswered(ctx, &ends, original);
+        }
+    }
+}
+
+#[inline(always)]
+fn tell_unanswered(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
+    let errno = if is_repeated(ctx) { ETIMEDOUT } else { 0 };
+    let subject = Subject {
+        cgroup_id: original.cgroup_id,
+        socket_cookie: cookie(ctx),
+        source: ends.local,
+        destination: original.asked,
+    };
+    tell(EventKind::Unanswered, errno, &subject);
+}
+
 /// Takes back what nobody will take.
 #[inline(always)]
 fn closed(ctx: &SockOpsContext, state_before: u32) {
@@ -139,9 +174,13 @@ fn closed(ctx: &SockOpsContext, state_before: u32) {
         return;
     };
     match storage::of(&ORIGINAL, socket(ctx)) {
-        Some(original) if original.state == original::CAPTURED => {
+        Some(original) if original::is_captured(original.state) => {
             if !claim_outlives_socket(state_before) {
                 let _ = CLAIMS.remove(&Tuple::new(ends.local, ends.remote, original.scope));
+            }
+            if never_connected(state_before) {
+                count(Counter::Unanswered);
+                tell_unanswered(ctx, &ends, original);
             }
         }
         _ => {
@@ -151,10 +190,10 @@ fn closed(ctx: &SockOpsContext, state_before: u32) {
     }
 }
 
-/// Asks for the call that `closed` answers.
+/// Asks for the calls that `closed` and `expired` answer.
 #[inline(always)]
 fn watch_state(ctx: &SockOpsContext) {
-    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG;
     let _ = ctx.set_cb_flags(flags as i32);
 }
 
@@ -162,6 +201,19 @@ fn watch_state(ctx: &SockOpsContext) {
 fn socket(ctx: &SockOpsContext) -> *mut bpf_sock {
     // SAFETY: the context of this run is live; the field is null for a socket that is not full.
     unsafe { (*ctx.ops).__bindgen_anon_2.sk }
+}
+
+#[inline(always)]
+fn state(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: the context of this run is live; the field may be read in every call.
+    unsafe { (&raw const (*ctx.ops).state).read_volatile() }
+}
+
+/// Whether a segment of this socket was sent more than once.
+#[inline(always)]
+fn is_repeated(ctx: &SockOpsContext) -> bool {
+    // SAFETY: the context of this run is live; the field may be read in every call.
+    unsafe { (&raw const (*ctx.ops).total_retrans).read_volatile() != 0 }
 }
 
 #[inline(always)]

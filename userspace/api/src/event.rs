@@ -127,6 +127,8 @@ kinds! {
     GuardDropped = "guard-dropped";
     /// A workload's connections cannot be captured.
     Uncapturable = "uncapturable";
+    /// A connection of a workload that was uncapturable has arrived.
+    Capturable = "capturable";
     /// Events were lost: more happened than could be kept.
     EventsLost = "events-lost";
 }

@@ -11,6 +11,7 @@ mod feature;
 mod flow;
 mod link;
 pub mod path;
+mod probe;
 mod status;
 mod timestamp;
 
@@ -19,6 +20,7 @@ pub use feature::{Feature, Features};
 pub use flow::{Flow, FlowPhase, FlowRole, Flows};
 pub use kedge_policy::{Effect, Explanation, NearMiss, PolicyVersion, RuleReference};
 pub use link::{Link, LinkState, Links, TlsRole};
+pub use probe::Probe;
 pub use status::{
     CaptureStatus, DirectoryStatus, Listener, ListenerRole, PolicyStatus, Status, SvidStatus,
     Uncapturable, WorkerStatus,

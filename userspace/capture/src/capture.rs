@@ -198,10 +198,7 @@ impl Beats {
     /// # Errors
     /// If there is no such worker.
     pub fn beat(&self, worker: u16) -> io::Result<()> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-        let nanoseconds = std::time::Duration::from(now).as_nanos();
-        let nanoseconds = u64::try_from(nanoseconds).map_err(io::Error::other)?;
-        self.0.insert(&worker.into(), &nanoseconds)
+        self.0.insert(&worker.into(), &now_ns()?)
     }
 
     /// Says that `worker` takes no more connections.
@@ -211,6 +208,16 @@ impl Beats {
     pub fn rest(&self, worker: u16) -> io::Result<()> {
         self.0.insert(&worker.into(), &0)
     }
+}
+
+/// The time by the programs' clock, CLOCK_MONOTONIC, in nanoseconds.
+///
+/// # Errors
+/// If there is no such clock.
+pub fn now_ns() -> io::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    let nanoseconds = std::time::Duration::from(now).as_nanos();
+    u64::try_from(nanoseconds).map_err(io::Error::other)
 }
 
 const DAEMON: CgroupEntry = CgroupEntry {

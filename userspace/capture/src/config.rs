@@ -3,7 +3,7 @@
 use crate::error::ConfigError;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kedge_abi::{ABI_VERSION, Address, Root, Slot, limits};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// Everything that [`crate::Capture::start`] needs to know beside the object file.
@@ -104,6 +104,18 @@ impl CaptureConfig {
             peer_port: self.peer_port.into(),
         }
     }
+}
+
+/// Where the daemon itself answers a workload that asks for it: the first capture address of each
+/// family, at the first capture port.
+#[must_use]
+pub fn probe_ends(ipv4: Ipv4Addr, ipv6: Ipv6Addr, port: u16) -> [SocketAddr; 2] {
+    let v4 = Ipv4Addr::from(u32::from(ipv4) + 1);
+    let v6 = Ipv6Addr::from(u128::from(ipv6) + 1);
+    [
+        SocketAddr::new(v4.into(), port),
+        SocketAddr::new(v6.into(), port),
+    ]
 }
 
 /// Scope of the routed way: the daemon sees every client's own address, so that a tuple is unique

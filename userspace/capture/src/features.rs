@@ -22,6 +22,7 @@ struct Probe {
 }
 
 const CGROUP_SKB: u32 = 8;
+const CGROUP_SOCK: u32 = 9;
 const SOCK_OPS: u32 = 13;
 const SOCK_ADDR: u32 = 18;
 
@@ -32,6 +33,7 @@ const CONNECT4: u32 = 10;
 const CONNECT6: u32 = 11;
 const PEERNAME4: u32 = 29;
 const PEERNAME6: u32 = 30;
+const SOCK_RELEASE: u32 = 34;
 
 const GET_SOCKET_COOKIE: u32 = 46;
 const SKB_CGROUP_ID: u32 = 79;
@@ -59,6 +61,13 @@ const PROBES: &[Probe] = &[
     ),
     probe("bind4", SOCK_ADDR, BIND4, None, "keep kedged's ports"),
     probe("sock_ops", SOCK_OPS, SOCK_OPS_HOOK, None, "file tuples"),
+    probe(
+        "sock_release",
+        CGROUP_SOCK,
+        SOCK_RELEASE,
+        None,
+        "tell who cannot be captured",
+    ),
     probe(
         "cgroup_skb",
         CGROUP_SKB,

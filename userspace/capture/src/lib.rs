@@ -29,9 +29,9 @@ mod pins;
 mod table;
 mod verdicts;
 
-pub use capture::{Beats, Capture, Cgroup, CgroupKind};
+pub use capture::{Beats, Capture, Cgroup, CgroupKind, now_ns};
 pub use claims::{Claim, Claims};
-pub use config::CaptureConfig;
+pub use config::{CaptureConfig, probe_ends};
 pub use error::{CaptureError, ConfigError};
 pub use events::{CaptureEvent, Counters, EventReader};
 pub use features::{Feature, probe_features};

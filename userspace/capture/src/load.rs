@@ -85,6 +85,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -105,6 +106,10 @@ fn attach_program(program: &mut Program, cgroup: &File) -> Result<FdLink, Progra
             program.take_link(id)?.try_into()
         }
         Program::SockOps(program) => {
+            let id = program.attach(cgroup, MODE)?;
+            program.take_link(id)?.try_into()
+        }
+        Program::CgroupSock(program) => {
             let id = program.attach(cgroup, MODE)?;
             program.take_link(id)?.try_into()
         }

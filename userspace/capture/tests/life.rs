@@ -64,7 +64,7 @@ fn verdicts_of_an_earlier_generation_go_when_they_are_replaced() {
 fn off_leaves_no_program_no_pin_and_no_trace_in_connections() {
     let lab = lab_or_skip!();
     let capture = lab.capturing(Mode::Require);
-    assert_eq!(links(&lab).len(), 9);
+    assert_eq!(links(&lab).len(), kedge_abi::program::ALL.len());
     off(lab.bpffs()).expect("off");
     assert!(!lab.bpffs().exists());
     assert_eq!(

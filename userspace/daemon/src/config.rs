@@ -1,10 +1,10 @@
 //! The configuration: one TOML file, checked once, at start. docs/configuration.md describes it.
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kedge_identity::SvidPaths;
 use kedge_model::{NodeName, SpiffeId, Suite, TrustDomain};
 use serde::Deserialize;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// What the daemon runs by.
@@ -218,6 +218,22 @@ impl RawConfig {
             workers: self.workers.count.unwrap_or_else(default_workers),
             log_filter: self.log.filter,
         })
+    }
+}
+
+impl Capture {
+    /// Where the daemon itself answers a workload that asks for it: the first capture address of
+    /// each family, at the first capture port.
+    pub fn probe_ends(&self) -> [SocketAddr; 2] {
+        kedge_capture::probe_ends(self.ipv4.network(), self.ipv6.network(), self.port)
+    }
+
+    /// The capture range that connections to `asked` are sent to.
+    pub fn range_for(&self, asked: IpAddr) -> IpNet {
+        match asked {
+            IpAddr::V4(_) => self.ipv4.into(),
+            IpAddr::V6(_) => self.ipv6.into(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::dataplane::half::Broken;
 use crate::dataplane::registry::FlowInfo;
 use crate::limits::EVENTS_WAITING;
 use crate::links::{ControlError, Link};
+use crate::world::World;
 use kedge_api::{Event, EventKind, Timestamp};
 use kedge_link::LinkError;
 use kedge_link::wire::Record0;
@@ -150,6 +151,24 @@ impl Events {
         });
     }
 
+    /// A workload's connections do not arrive: nothing of it is carried.
+    pub fn uncapturable(&self, world: &World, cgroup_id: u64, reason: &str) {
+        let remedy = "run `kedge doctor` on this node: it takes the pod's own way to kedged and \
+                      names what is in it";
+        self.report(Event {
+            source: id_in(world, cgroup_id),
+            remedy: Some(remedy.to_owned()),
+            ..event(EventKind::Uncapturable, reason)
+        });
+    }
+
+    pub fn capturable(&self, world: &World, cgroup_id: u64) {
+        self.report(Event {
+            source: id_in(world, cgroup_id),
+            ..event(EventKind::Capturable, "its connections arrive again")
+        });
+    }
+
     pub fn link_up(&self, link: &Link) {
         let kind = match link.renews {
             Some(_) => EventKind::LinkRenewed,
@@ -235,6 +254,11 @@ impl Events {
             "correct the file; until then the last good one stays in force",
         );
     }
+}
+
+fn id_in(world: &World, cgroup_id: u64) -> Option<SpiffeId> {
+    let workload = world.workload_in(cgroup_id);
+    workload.map(|workload| workload.id.clone())
 }
 
 fn event(kind: EventKind, cause: impl Into<String>) -> Event {

@@ -12,6 +12,7 @@ pub mod fault;
 pub mod limits;
 pub mod links;
 mod start;
+pub mod uncapturable;
 pub mod world;
 
 pub use start::{check, run};

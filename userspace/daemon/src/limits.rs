@@ -77,6 +77,11 @@ pub const EVENTS_WAITING: usize = 4_096;
 pub const KERNEL_EVENTS_PER_BATCH: usize = 64;
 /// Events of the BPF programs that are passed on in one second; more are only counted there.
 pub const KERNEL_EVENTS_PER_SECOND: usize = 200;
+/// Captured connections in a row that end at once without an answer, after which a workload counts
+/// as uncapturable.
+pub const FAILURES_UNCAPTURABLE: u32 = 3;
+/// Workloads of which it is remembered that their connections did not arrive.
+pub const SUSPECTS: usize = 16_384;
 /// Flows that one answer of the admin API lists.
 pub const FLOWS_LISTED: usize = 20_000;
 /// Events that wait for one slow reader of the admin API before it misses some.

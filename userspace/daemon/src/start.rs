@@ -1,7 +1,7 @@
 //! From a configuration to a daemon that serves: what needs what, in order.
 
 use crate::config::{Config, RecordsMode};
-use crate::control::{self, Control, Initial, Sources, join_own};
+use crate::control::{self, Control, Initial, KernelEvents, Sources, join_own};
 use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::registry::Registry;
@@ -10,10 +10,11 @@ use crate::edge::{self, EventLog, Observed};
 use crate::events::Events;
 use crate::limits::{DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, PIPES_PER_WORKER, SHUTDOWN_GRACE};
 use crate::links::{Links, Manager, Stranger};
+use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use anyhow::{Context, Result};
 use kedge_api::EventKind;
-use kedge_capture::{Beats, Capture, CaptureConfig, Claims};
+use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader};
 use kedge_sys::{canary, process, socket};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -80,7 +81,8 @@ async fn serve(start: Start) -> Result<()> {
         started,
     } = start;
     control::add_capture_routes(&config.capture).await?;
-    let (events, log) = begin_events(&config, &mut capture);
+    let (events, log) = begin_events(&config);
+    let told = capture.events();
     let attached = format!("generation {} attached", capture.generation());
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));
@@ -88,6 +90,7 @@ async fn serve(start: Start) -> Result<()> {
     let Initial { world, svid } = initial;
     let (directory, policy) = (world.directory.clone(), world.policy.clone());
     let world = SharedWorld::new(world);
+    let uncapturable = follow_programs(&config, told, (&world, &events))?;
     let (svids_in, svids) = mpsc::channel(1);
     let mut control = Control::new(
         Arc::clone(&config),
@@ -113,6 +116,7 @@ async fn serve(start: Start) -> Result<()> {
         capture,
         events: events.clone(),
         ages: Arc::clone(&control.ages),
+        uncapturable: uncapturable.clone(),
         started,
     };
     let crew = Crew {
@@ -123,6 +127,7 @@ async fn serve(start: Start) -> Result<()> {
         claims,
         beats,
         kernel_records: kernel_records(&config, &events),
+        uncapturable,
         events: events.clone(),
     };
     let flows_max = flows_max(descriptors, config.workers);
@@ -148,15 +153,32 @@ fn kernel_records(config: &Config, events: &Events) -> KernelRecords {
     chosen
 }
 
-/// Collects what the daemon and the programs report, from now on.
-fn begin_events(config: &Config, capture: &mut Capture) -> (Events, EventLog) {
+/// Collects what is reported from now on.
+fn begin_events(config: &Config) -> (Events, EventLog) {
     let (events, reported) = Events::new(config.trust_domain.clone());
     let log = EventLog::default();
     tokio::spawn(log.clone().collect(reported));
-    if let Some(reader) = capture.events() {
-        tokio::spawn(control::report_events(reader, events.clone()));
-    }
     (events, log)
+}
+
+/// Makes of what the programs tell from now on what an operator should know.
+fn follow_programs(
+    config: &Arc<Config>,
+    told: Option<EventReader>,
+    (world, events): (&SharedWorld, &Events),
+) -> Result<Uncapturable> {
+    let kernel = KernelEvents {
+        config: Arc::clone(config),
+        world: world.clone(),
+        uncapturable: Uncapturable::default(),
+        events: events.clone(),
+        since_ns: kedge_capture::now_ns()?,
+    };
+    let uncapturable = kernel.uncapturable.clone();
+    if let Some(reader) = told {
+        tokio::spawn(control::report_events(reader, kernel));
+    }
+    Ok(uncapturable)
 }
 
 /// What all workers share.
@@ -167,6 +189,7 @@ struct Crew {
     links_in: mpsc::Sender<Stranger>,
     claims: Claims,
     beats: Beats,
+    uncapturable: Uncapturable,
     events: Events,
     kernel_records: KernelRecords,
 }
@@ -189,6 +212,8 @@ impl Crew {
                 links_in: self.links_in.clone(),
                 claims: self.claims.clone(),
                 sources: SourceAddresses::new(&self.config.capture),
+                probe_ends: self.config.capture.probe_ends(),
+                uncapturable: self.uncapturable.clone(),
                 beats: self.beats.clone(),
                 events: self.events.clone(),
                 registry: Arc::clone(registry),

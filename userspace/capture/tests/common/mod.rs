@@ -144,6 +144,11 @@ impl Lab {
         ));
     }
 
+    /// Changes the network of `n`, `a` or `b`, in the words of ip(8).
+    pub fn ip(&self, netns: &str, words: &str) {
+        ip(&format!("-n {} {words}", self.netns(netns)));
+    }
+
     fn write_sysctl(&self, netns: &str, path: &str, value: u32) {
         let netns = format!("--net=/run/netns/{}", self.netns(netns));
         let write = format!("echo {value} > /proc/sys/{path}");

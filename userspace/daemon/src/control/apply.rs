@@ -147,7 +147,8 @@ impl Control {
         if self.applied.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        let told = translate(&wanted.0, &directory, &found.workloads);
+        let mut told = translate(&wanted.0, &directory, &found.workloads);
+        capture_own(&mut told, self.config.capture.probe_ends());
         self.world.replace(World {
             node: self.config.node.clone(),
             trust_domain: self.config.trust_domain.clone(),
@@ -243,6 +244,18 @@ fn take<T>(
             None
         }
     }
+}
+
+/// The daemon's own ends are captured too, in every mode that captures: see
+/// [`crate::dataplane::probe`].
+fn capture_own(told: &mut kedge_capture::Verdicts, ends: [SocketAddr; 2]) {
+    let own = ends.map(|end| Rule {
+        net: end.ip().into(),
+        port: Some(end.port()),
+        verdict: Verdict::Capture,
+    });
+    told.permissive.extend(own);
+    told.require.extend(own);
 }
 
 /// From policy's terms to the programs'.

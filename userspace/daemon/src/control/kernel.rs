@@ -1,16 +1,32 @@
 //! What the BPF programs have to report.
 
+use crate::config::Config;
 use crate::events::Events;
 use crate::limits::{KERNEL_EVENTS_PER_BATCH, KERNEL_EVENTS_PER_SECOND};
+use crate::uncapturable::Uncapturable;
+use crate::world::SharedWorld;
+use ipnet::IpNet;
 use kedge_api::{Event, EventKind as Kind, Timestamp};
 use kedge_capture::{CaptureEvent, EventKind, EventReader};
+use kedge_model::canonical;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::unix::AsyncFd;
 
+/// What is made of the programs' events.
+pub struct KernelEvents {
+    pub config: Arc<Config>,
+    pub world: SharedWorld,
+    pub uncapturable: Uncapturable,
+    pub events: Events,
+    /// CLOCK_MONOTONIC; what was told before may be due to there having been no daemon.
+    pub since_ns: u64,
+}
+
 /// Passes the programs' events on until the process ends. Anybody who can send a packet can cause
 /// them: a batch at a time, and only so many a second. The programs' counters stay exact.
-pub async fn report_events(reader: EventReader, events: Events) -> io::Result<()> {
+pub async fn report_events(reader: EventReader, kernel: KernelEvents) -> io::Result<()> {
     #[expect(
         deprecated,
         reason = "the reader owns its descriptor, which is all that is asked for"
@@ -27,15 +43,50 @@ pub async fn report_events(reader: EventReader, events: Events) -> io::Result<()
                 break;
             };
             batch += 1;
+            if matches!(event.kind, EventKind::Unanswered | EventKind::Unsent) {
+                kernel.did_not_arrive(&event);
+                continue;
+            }
             if second.elapsed() >= Duration::from_secs(1) {
                 (second, reported) = (Instant::now(), 0);
             }
             if reported < KERNEL_EVENTS_PER_SECOND {
                 reported += 1;
-                events.report(translate(&event));
+                kernel.events.report(translate(&event));
             }
         }
         tokio::task::yield_now().await;
+    }
+}
+
+impl KernelEvents {
+    /// One connection more or less is no event: that its workload cannot be captured is.
+    fn did_not_arrive(&self, event: &CaptureEvent) {
+        let Some(cgroup_id) = event.cgroup_id else {
+            return;
+        };
+        if event.time_ns < self.since_ns {
+            return;
+        }
+        let asked = canonical(event.destination).ip();
+        let reason = reason(event, self.config.capture.range_for(asked));
+        let (world, is_certain) = (self.world.load(), event.errno.is_some());
+        if self
+            .uncapturable
+            .failed(&world, cgroup_id, is_certain, &reason)
+        {
+            self.events.uncapturable(&world, cgroup_id, &reason);
+        }
+    }
+}
+
+fn reason(event: &CaptureEvent, range: IpNet) -> String {
+    match (event.kind, event.errno) {
+        (EventKind::Unsent, _) => {
+            format!("its connect() fails before a packet leaves: no route to {range}?")
+        }
+        (_, Some(_)) => format!("its packets to {range} are not answered: dropped on the way?"),
+        (_, None) => format!("its connections to {range} end at once: refused on the way?"),
     }
 }
 
@@ -95,6 +146,11 @@ fn words(kind: EventKind) -> (Kind, &'static str, &'static str) {
             Kind::GuardDropped,
             "kedged's own guard dropped a packet to a place that is neither a local workload nor a node",
             "compare the directory with where nodes and pods are; else report a fault of kedge",
+        ),
+        EventKind::Unanswered | EventKind::Unsent => (
+            Kind::Uncapturable,
+            "a captured connection did not arrive",
+            "run `kedge doctor` on this node",
         ),
         EventKind::BindRefused => (
             Kind::CaptureRefused,

@@ -9,6 +9,6 @@ mod sources;
 
 pub use apply::{Ages, Control, Initial};
 pub use cgroups::join_own;
-pub use kernel::report_events;
+pub use kernel::{KernelEvents, report_events};
 pub use routes::add_capture_routes;
 pub use sources::Sources;

@@ -3,6 +3,7 @@
 use crate::dataplane::registry::Parties;
 use crate::world::World;
 use kedge_capture::Claim;
+use kedge_directory::Workload;
 use kedge_link::wire::Record0;
 use kedge_model::{NodeName, OriginalDst, Refusal, SourceAddr, SpiffeId, is_deliverable};
 use kedge_policy::Request;
@@ -47,17 +48,12 @@ pub fn classify_captured(
     client: SourceAddr,
     pick: u64,
 ) -> Result<Route, Refused> {
-    let source = world
-        .workload_in(claim.cgroup_id)
-        .ok_or(Refusal::SourceUnknown)?;
+    let source = source_of(world, claim, client)?;
     let refused = |refusal| Refused {
         refusal,
         source: Some(source.id.clone()),
         destination: None,
     };
-    if !source.addresses.contains(&client.ip()) {
-        return Err(refused(Refusal::SourceMismatch));
-    }
     let endpoint = world
         .directory
         .resolve(claim.original_dst, pick)
@@ -82,6 +78,26 @@ pub fn classify_captured(
             uid: endpoint.workload.uid.clone(),
         },
         node: endpoint.node.name.clone(),
+    })
+}
+
+/// The workload that a captured connection comes from: the one of the filed cgroup, if the address
+/// is its own.
+pub fn source_of<'w>(
+    world: &'w World,
+    claim: &Claim,
+    client: SourceAddr,
+) -> Result<&'w Workload, Refused> {
+    let source = world
+        .workload_in(claim.cgroup_id)
+        .ok_or(Refusal::SourceUnknown)?;
+    if source.addresses.contains(&client.ip()) {
+        return Ok(source);
+    }
+    Err(Refused {
+        refusal: Refusal::SourceMismatch,
+        source: Some(source.id.clone()),
+        destination: None,
     })
 }
 

@@ -2,10 +2,10 @@
 
 use crate::dataplane::classify::{Refused, Route, classify_captured, reclassify};
 use crate::dataplane::delivery::deliver;
-use crate::dataplane::first_flight;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::registry::{Carriage, FlowInfo};
 use crate::dataplane::worker::Worker;
+use crate::dataplane::{first_flight, probe};
 use crate::limits::HOLD;
 use kedge_capture::Claim;
 use kedge_model::{Refusal, SourceAddr};
@@ -19,6 +19,17 @@ pub async fn carry(worker: Worker, near: TcpStream, from: SocketAddr) {
         Ok(claim) => claim,
         Err(refusal) => return refuse(&worker, &near, from, None, refusal.into()),
     };
+    if worker.uncapturable.arrived(claim.cgroup_id) {
+        worker
+            .events
+            .capturable(&worker.world.load(), claim.cgroup_id);
+    }
+    if worker
+        .probe_ends
+        .contains(&claim.original_dst.socket_addr())
+    {
+        return probe::answer(&worker, near, &claim, from).await;
+    }
     let client = SourceAddr::new(from);
     match classify(&worker, &claim, client).await {
         Ok(route) => open(&worker, near, &claim, route).await,

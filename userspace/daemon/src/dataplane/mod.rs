@@ -20,5 +20,6 @@ pub mod flow;
 pub mod half;
 pub mod intake;
 pub mod kernel_records;
+pub mod probe;
 pub mod registry;
 pub mod worker;

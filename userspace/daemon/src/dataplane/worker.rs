@@ -11,6 +11,7 @@ use crate::dataplane::{acceptance, authority, intake};
 use crate::events::Events;
 use crate::limits::{ACCEPT_PAUSE, ANSWER_TIMEOUT, BEAT, OPENING_PER_WORKER, STRANGERS_PER_WORKER};
 use crate::links::{Links, Stranger};
+use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_capture::{Beats, Claims};
 use kedge_model::canonical;
@@ -36,6 +37,8 @@ pub struct Equipment {
     pub links_in: mpsc::Sender<Stranger>,
     pub claims: Claims,
     pub sources: SourceAddresses,
+    pub probe_ends: [SocketAddr; 2],
+    pub uncapturable: Uncapturable,
     pub beats: Beats,
     pub events: Events,
     pub registry: Arc<Registry>,
@@ -55,6 +58,8 @@ pub struct Shared {
     pub links_in: mpsc::Sender<Stranger>,
     pub claims: Claims,
     pub sources: SourceAddresses,
+    pub probe_ends: [SocketAddr; 2],
+    pub uncapturable: Uncapturable,
     pub events: Events,
     pub registry: Arc<Registry>,
     pub pool: Pool,
@@ -97,6 +102,8 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             links_in: equipment.links_in,
             claims: equipment.claims,
             sources: equipment.sources,
+            probe_ends: equipment.probe_ends,
+            uncapturable: equipment.uncapturable,
             events: equipment.events,
             registry: equipment.registry,
             pool: Pool::default(),

@@ -6,6 +6,7 @@ use crate::dataplane::registry::{Carriage, FlowInfo, Phase, Registry};
 use crate::events::Events;
 use crate::limits::FLOWS_LISTED;
 use crate::links::{Link, Links, PeerReport};
+use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_api::{
     CaptureStatus, DirectoryStatus, Feature, Features, FlowPhase, FlowRole, Flows, LinkState,
@@ -31,6 +32,7 @@ pub struct Observed {
     pub capture: Arc<Mutex<Capture>>,
     pub events: Events,
     pub ages: Arc<Ages>,
+    pub uncapturable: Uncapturable,
     pub started: Instant,
 }
 
@@ -90,7 +92,7 @@ impl Observed {
             counters: named
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
-            uncapturable: Vec::new(),
+            uncapturable: self.uncapturable.list(&self.world.load()),
         }
     }
 
