@@ -32,7 +32,13 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 4] = ["compatibility", "first_light", "shapes", "tables"];
+const SCENARIOS: [&str; 5] = [
+    "compatibility",
+    "first_light",
+    "shapes",
+    "tables",
+    "variants",
+];
 
 struct Tier {
     name: &'static str,

@@ -1,0 +1,80 @@
+//! What others do to the network that kedge lives in: each leaves connections working, or is named
+//! by kedge with a remedy that works; none leaves them in plaintext.
+//!
+//! ```text
+//!  client ──────────┬── veth ──┬─ node a ─────┬─ wire ─ node b ─ load
+//!    no route       │          │ rp_filter    │ MTU 1280
+//!    egress policy ─┘    INPUT drop ──────────┘
+//!    cgroups: another program at connect4 and getpeername4; nft: DNAT of service addresses
+//! ```
+
+mod unreached;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+use xtask::lab::Lab;
+use xtask::lab::topology::{CLIENT, Node, Place};
+use xtask::shell::wait_for;
+
+/// Changes a node or pod by a shell script, acts, and undoes the change whatever has happened.
+fn changed(
+    lab: &mut Lab,
+    place: impl Into<Place>,
+    (change, undo): (&str, &str),
+    act: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<()> {
+    let place = place.into();
+    let acted = lab
+        .run(place, &["sh", "-ec", change])
+        .and_then(|_| act(lab));
+    let undone = lab.run(place, &["sh", "-ec", undo]);
+    acted?;
+    undone.map(drop)
+}
+
+/// What `kedge status` of node a says about `client`, if it says that it cannot be captured.
+fn uncapturable(lab: &Lab) -> Result<Option<String>> {
+    let status: Value = serde_json::from_str(&lab.kedge(Node::A, &["status", "--json"])?)?;
+    let listed = status["capture"]["uncapturable"].as_array();
+    let listed = listed.context("a list")?;
+    let client = listed.iter().find(|one| one["id"] == CLIENT.spiffe_id());
+    Ok(client.map(|one| one["reason"].to_string()))
+}
+
+fn becomes_uncapturable(lab: &Lab, because: &str) -> Result<()> {
+    wait_for("client to be uncapturable", Duration::from_secs(10), || {
+        let reason = uncapturable(lab)?;
+        if let Some(reason) = &reason {
+            ensure!(reason.contains(because), "{reason}");
+        }
+        Ok(reason.map(drop))
+    })
+}
+
+/// Since `since`, node a has told exactly once of `client` in this kind, with that remedy.
+fn told_once(lab: &Lab, since: u64, kind: &str, remedy: &str) -> Result<()> {
+    let told = events(lab, since)?;
+    let of_kind = |event: &&Value| event["kind"] == kind && event["source"] == CLIENT.spiffe_id();
+    let told: Vec<_> = told.iter().filter(of_kind).collect();
+    let [event] = told.as_slice() else {
+        anyhow::bail!("{kind}: told {} times: {told:?}", told.len());
+    };
+    let said = event["remedy"].as_str().unwrap_or_default();
+    ensure!(said.contains(remedy), "{event}");
+    Ok(())
+}
+
+/// The number of the last event of node a.
+fn last_event(lab: &Lab) -> Result<u64> {
+    let numbers = events(lab, 0)?;
+    let numbers = numbers.iter().filter_map(|event| event["number"].as_u64());
+    Ok(numbers.max().unwrap_or_default())
+}
+
+fn events(lab: &Lab, since: u64) -> Result<Vec<Value>> {
+    let since = since.to_string();
+    let text = lab.kedge(Node::A, &["event", "list", "--since", &since, "--json"])?;
+    let lines = text.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().context("parse events")
+}
