@@ -123,6 +123,10 @@ kinds! {
     CaptureRefused = "capture-refused";
     /// A program let a connection pass in plaintext.
     CapturePassed = "capture-passed";
+    /// A worker has not worked for so long that connect() passes it over.
+    WorkerStalled = "worker-stalled";
+    /// A worker that had stalled works again.
+    WorkerBack = "worker-back";
     /// A guard dropped plaintext of a workload in `require`.
     GuardDropped = "guard-dropped";
     /// A workload's connections cannot be captured.

@@ -23,7 +23,7 @@ pub use link::{Link, LinkState, Links, TlsRole};
 pub use probe::Probe;
 pub use status::{
     CaptureStatus, DirectoryStatus, Listener, ListenerRole, PolicyStatus, Status, SvidStatus,
-    Uncapturable, WorkerStatus,
+    Uncapturable, Unenforceable, WorkerStatus,
 };
 pub use timestamp::{NotATimestamp, Timestamp};
 

@@ -58,6 +58,8 @@ pub struct CaptureStatus {
     pub counters: BTreeMap<String, u64>,
     /// Workloads whose connections cannot be captured.
     pub uncapturable: Vec<Uncapturable>,
+    /// Workloads that could go round what is enforced at their cgroup.
+    pub unenforceable: Vec<Unenforceable>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,17 @@ pub struct Uncapturable {
     pub uid: String,
     pub id: SpiffeId,
     pub reason: String,
+}
+
+/// A workload with processes that have capabilities which no guard at a cgroup can hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unenforceable {
+    pub uid: String,
+    pub id: SpiffeId,
+    /// Those of CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_SYS_ADMIN that a process has.
+    pub capabilities: Vec<String>,
+    /// Processes that could not be looked at: what they have is unknown.
+    pub unseen: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::verdicts::{Compiler, Verdicts, class_of, places};
 use crate::{load, netns};
 use kedge_abi::{
     Address, CgroupEntry, LpmKey, Place, PortKey, ProbePort, Root, Slot, VerdictEntry, class, kind,
-    map,
+    limits, map,
 };
 use kedge_model::Mode;
 use nix::time::{ClockId, clock_gettime};
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 /// What a cgroup is to the programs; its mode stands beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +194,9 @@ impl Capture {
 pub struct Beats(Table<u32, u64>);
 
 impl Beats {
+    /// A worker that has not beaten for so long gets no connections.
+    pub const FRESH: Duration = Duration::from_nanos(limits::BEAT_FRESH_NS);
+
     /// Says that `worker` has just done real work. Call it at least once a second.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 use crate::bpf;
 use aya::maps::{MapData, RingBuf};
 use kedge_abi::{Counter, Event, EventKind};
+use nix::time::{ClockId, clock_gettime};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 use zerocopy::FromBytes;
 
 /// Something that the programs did and that an operator may want to know.
@@ -22,6 +24,15 @@ pub struct CaptureEvent {
     /// Not known in connect().
     pub source: Option<SocketAddr>,
     pub destination: SocketAddr,
+}
+
+impl CaptureEvent {
+    /// How long ago it happened: events wait while nobody reads them.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        now.saturating_sub(Duration::from_nanos(self.time_ns))
+    }
 }
 
 /// Reads the ring buffer; readable (epoll, tokio's `AsyncFd`) when there is something.

@@ -7,7 +7,7 @@
 use kedge_api::{
     CaptureStatus, DirectoryStatus, Event, EventKind, Feature, Features, Flow, FlowPhase, FlowRole,
     Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus, PolicyVersion, Status,
-    SvidStatus, Timestamp, TlsRole, Uncapturable, WorkerStatus,
+    SvidStatus, Timestamp, TlsRole, Uncapturable, Unenforceable, WorkerStatus,
 };
 use kedge_cli::{command, render};
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
@@ -99,6 +99,20 @@ fn status() {
                 id: id("ns/default/sa/db"),
                 reason: "no cgroup pods/db".to_owned(),
             }],
+            unenforceable: vec![
+                Unenforceable {
+                    uid: "web-1".to_owned(),
+                    id: id("ns/default/sa/web"),
+                    capabilities: vec!["CAP_BPF".to_owned(), "CAP_NET_RAW".to_owned()],
+                    unseen: 0,
+                },
+                Unenforceable {
+                    uid: "vm-1".to_owned(),
+                    id: id("ns/default/sa/vm"),
+                    capabilities: vec![],
+                    unseen: 3,
+                },
+            ],
         },
         workers: vec![
             WorkerStatus {
@@ -130,6 +144,7 @@ fn status_of_an_expired_node_without_capture() {
         generation: None,
         counters: [].into(),
         uncapturable: vec![],
+        unenforceable: vec![],
     };
     both("status-expired", &status, render::status);
 }

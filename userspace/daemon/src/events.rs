@@ -16,7 +16,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 /// A cheap handle, one for everybody who may have something to report.
@@ -233,6 +233,25 @@ impl Events {
 
     pub fn svid_failed(&self, error: &LinkError) {
         self.rejected(EventKind::SvidRejected, &chain(error));
+    }
+
+    /// Said by another thread: the worker cannot.
+    pub fn worker_stalled(&self, worker: u16, since: Duration) {
+        let cause = format!(
+            "worker {worker} has not worked for {} s: connect() passes it over, and what it has taken waits",
+            since.as_secs()
+        );
+        let remedy = "look what keeps it from running; what waits is served when it is back, and reset when kedged ends";
+        self.advise(EventKind::WorkerStalled, cause, remedy);
+    }
+
+    /// Said by the worker itself, at its first beat after a long pause.
+    pub fn worker_back(&self, worker: u16, after: Duration) {
+        let cause = format!(
+            "worker {worker} works again after {} s: connect() sends connections to it",
+            after.as_secs()
+        );
+        self.say(EventKind::WorkerBack, cause);
     }
 
     pub fn capture_failed(&self, cause: &str) {

@@ -136,6 +136,8 @@ async fn serve(start: Start) -> Result<()> {
         .with_context(|| format!("open admin socket in {}", config.run_dir.display()))?;
     tokio::spawn(admin);
     tokio::spawn(control.run(Sources::watch(&config)));
+    let registries = observed.registries.clone();
+    tokio::spawn(control::watch_workers(registries, events.clone()));
     events.say(EventKind::Started, format!("{} workers", config.workers));
     until_stopped(&observed, &events).await
 }

@@ -2,7 +2,7 @@
 
 use super::quantity::duration;
 use super::table::fields;
-use kedge_api::{ListenerRole, Status, SvidStatus};
+use kedge_api::{ListenerRole, Status, SvidStatus, Unenforceable};
 use std::collections::BTreeMap;
 
 #[must_use]
@@ -29,6 +29,11 @@ pub fn status(status: &Status) -> String {
     );
     list(
         &mut rows,
+        "unenforceable",
+        status.capture.unenforceable.iter().map(unenforceable),
+    );
+    list(
+        &mut rows,
         "workers",
         status.workers.iter().map(|worker| {
             format!(
@@ -51,6 +56,23 @@ pub fn status(status: &Status) -> String {
     list(&mut rows, "counters", counters(&status.counters));
     list(&mut rows, "programs", counters(&status.capture.counters));
     fields(&rows)
+}
+
+/// Whom the guard of a cgroup cannot hold.
+fn unenforceable(workload: &Unenforceable) -> String {
+    let mut reasons = Vec::new();
+    if !workload.capabilities.is_empty() {
+        reasons.push(workload.capabilities.join(", "));
+    }
+    if workload.unseen > 0 {
+        reasons.push(format!("unknown of {} unseen processes", workload.unseen));
+    }
+    format!(
+        "{} ({}): not enforceable by cgroup alone: {}",
+        workload.uid,
+        workload.id,
+        reasons.join("; ")
+    )
 }
 
 /// The name stands before the first line only.

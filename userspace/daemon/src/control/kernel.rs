@@ -92,11 +92,13 @@ fn reason(event: &CaptureEvent, range: IpNet) -> String {
 
 fn translate(event: &CaptureEvent) -> Event {
     let (kind, cause, remedy) = words(event.kind);
+    // It may have waited in the ring while no daemon ran.
+    let happened = SystemTime::now() - event.age();
     Event {
         remedy: Some(remedy.to_owned()),
         client: event.source,
         original_destination: Some(event.destination),
-        ..Event::new(0, Timestamp::from(SystemTime::now()), kind, cause)
+        ..Event::new(0, Timestamp::from(happened), kind, cause)
     }
 }
 

@@ -6,9 +6,11 @@ mod cgroups;
 mod kernel;
 mod routes;
 mod sources;
+mod watch;
 
 pub use apply::{Ages, Control, Initial};
 pub use cgroups::join_own;
 pub use kernel::{KernelEvents, report_events};
 pub use routes::add_capture_routes;
 pub use sources::Sources;
+pub use watch::watch_workers;

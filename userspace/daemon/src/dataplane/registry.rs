@@ -225,8 +225,11 @@ impl Registry {
         self.opened_total.load(Relaxed)
     }
 
-    pub fn set_beat(&self) {
-        self.last_beat_ms.store(self.now_ms(), Relaxed);
+    /// Answers how long the beat before was ago.
+    pub fn set_beat(&self) -> Duration {
+        let now_ms = self.now_ms();
+        let before_ms = self.last_beat_ms.swap(now_ms, Relaxed);
+        Duration::from_millis(now_ms.saturating_sub(before_ms))
     }
 
     pub fn beat_age_ms(&self) -> u64 {

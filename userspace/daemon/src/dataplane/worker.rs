@@ -9,6 +9,7 @@ use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::registry::{FlowInfo, Registered, Registry};
 use crate::dataplane::{acceptance, authority, intake};
 use crate::events::Events;
+use crate::fault;
 use crate::limits::{ACCEPT_PAUSE, ANSWER_TIMEOUT, BEAT, OPENING_PER_WORKER, STRANGERS_PER_WORKER};
 use crate::links::{Links, Stranger};
 use crate::uncapturable::Uncapturable;
@@ -264,7 +265,13 @@ async fn beat(worker: &Worker, index: u16, beats: &Beats) -> std::io::Result<()>
     loop {
         due.tick().await;
         worker.now_s.set(worker.started.elapsed().as_secs());
-        worker.registry.set_beat();
+        if index == 0 {
+            fault::hang();
+        }
+        let pause = worker.registry.set_beat();
+        if pause >= Beats::FRESH {
+            worker.events.worker_back(index, pause);
+        }
         worker
             .carriers
             .retire(|link| worker.links.by_id(link).is_some());

@@ -43,10 +43,7 @@ pub fn serve(
     std::fs::rename(&hidden, &socket)?;
     let edge = Edge { observed, log };
     let router = Router::new()
-        .route(
-            path::STATUS,
-            get(async |State(e): State<Edge>| Json(e.observed.status())),
-        )
+        .route(path::STATUS, get(status))
         .route(
             path::LINKS,
             get(async |State(e): State<Edge>| Json(e.observed.links())),
@@ -62,6 +59,13 @@ pub fn serve(
         .fallback(unknown)
         .with_state(edge);
     Ok(async move { axum::serve(listener, router).await })
+}
+
+async fn status(State(edge): State<Edge>) -> Response {
+    match tokio::task::spawn_blocking(move || edge.observed.whole_status()).await {
+        Ok(status) => Json(status).into_response(),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 async fn explain(State(edge): State<Edge>, Query(query): Query<ExplainQuery>) -> Response {

@@ -2,6 +2,7 @@
 //! the dataplane.
 
 mod admin;
+mod capabilities;
 mod log;
 mod metrics;
 mod report;

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::control::Ages;
 use crate::dataplane::registry::{Carriage, FlowInfo, Phase, Registry};
+use crate::edge::capabilities::unenforceable;
 use crate::events::Events;
 use crate::limits::FLOWS_LISTED;
 use crate::links::{Link, Links, PeerReport};
@@ -37,6 +38,14 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// With what is only found by looking at every process of the node's workloads: not for the
+    /// runtime's own thread.
+    pub fn whole_status(&self) -> Status {
+        let mut status = self.status();
+        status.capture.unenforceable = unenforceable(&self.config, &self.world.load_full());
+        status
+    }
+
     pub fn status(&self) -> Status {
         Status {
             node: self.config.node.clone(),
@@ -93,6 +102,7 @@ impl Observed {
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
             uncapturable: self.uncapturable.list(&self.world.load()),
+            unenforceable: Vec::new(),
         }
     }
 
