@@ -7,7 +7,9 @@
 
 mod connect;
 mod exchange;
+mod forge;
 mod latency;
+mod newborn;
 mod probes;
 mod protocol;
 mod report;
@@ -20,7 +22,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 
 #[derive(Parser)]
 #[command(name = "kedge-load", version, about)]
@@ -105,6 +107,16 @@ enum Verb {
     Datagram { server: SocketAddr },
     /// Answer datagrams with their sender's address.
     DatagramServer { listen: SocketAddr },
+    /// Make a cgroup, join it and connect at once; then see what becomes of the connection.
+    Newborn {
+        cgroup: std::path::PathBuf,
+        server: SocketAddr,
+    },
+    /// Send segments from a raw socket, as if somebody else had.
+    Forge {
+        source: SocketAddrV4,
+        destination: SocketAddrV4,
+    },
     /// Use a core without end; run it at idle priority to keep the core awake.
     Spin,
 }
@@ -154,6 +166,11 @@ fn main() -> Result<()> {
         Verb::SocketServer(service) => sockets::serve(&service),
         Verb::Datagram { server } => print(&sockets::ask_datagram(server)?),
         Verb::DatagramServer { listen } => sockets::serve_datagrams(listen),
+        Verb::Newborn { cgroup, server } => print(&newborn::be_born(&cgroup, server)?),
+        Verb::Forge {
+            source,
+            destination,
+        } => print(&forge::forge(source, destination)?),
         Verb::Spin => spin(),
     }
 }

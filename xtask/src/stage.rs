@@ -8,7 +8,7 @@ use crate::lab::topology::{CLIENT, LOAD, LOAD_PORT, NODES, Node, PODS, Place, Po
 use crate::lab::{Lab, documents, needs_root};
 use crate::shell::wait_for;
 use crate::wire::{Capture, Report};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -91,7 +91,10 @@ fn at_the_beginning(lab: &mut Lab) -> Result<()> {
 }
 
 /// Until a node has this directory, and with it whatever was written before.
-fn takes_effect(lab: &Lab, node: Node, version: u64) -> Result<()> {
+///
+/// # Errors
+/// When it has not within ten seconds.
+pub fn takes_effect(lab: &Lab, node: Node, version: u64) -> Result<()> {
     wait_for(
         "the documents of the beginning",
         Duration::from_secs(10),
@@ -155,6 +158,34 @@ pub fn clear(lab: &Lab) -> Result<()> {
         &["report", "--clear", &format!("127.0.0.1:{LOAD_PORT}")],
     )?;
     Ok(())
+}
+
+/// How many events a node's daemon has told so far.
+pub fn told(lab: &Lab, node: Node) -> Result<usize> {
+    Ok(lab.events(node)?.lines().count())
+}
+
+/// Waits for an event after the first `told` ones.
+///
+/// # Errors
+/// When none within ten seconds is what `is_it` looks for; the message lists them.
+pub fn is_told(
+    lab: &Lab,
+    node: Node,
+    told: usize,
+    what: &str,
+    is_it: impl Fn(&Value) -> bool,
+) -> Result<Value> {
+    wait_for(what, Duration::from_secs(10), || {
+        let events = lab.events(node)?;
+        for line in events.lines().skip(told) {
+            let event: Value = serde_json::from_str(line).context("parse an event")?;
+            if is_it(&event) {
+                return Ok(Some(event));
+            }
+        }
+        bail!("no event says so:\n{events}")
+    })
 }
 
 pub fn at(ip: impl Into<IpAddr>, port: u16) -> String {

@@ -32,9 +32,11 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 5] = [
+const SCENARIOS: [&str; 7] = [
     "compatibility",
     "first_light",
+    "guard",
+    "races",
     "shapes",
     "tables",
     "variants",

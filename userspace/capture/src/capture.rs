@@ -220,7 +220,7 @@ impl Beats {
 /// If there is no such clock.
 pub fn now_ns() -> io::Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    let nanoseconds = std::time::Duration::from(now).as_nanos();
+    let nanoseconds = Duration::from(now).as_nanos();
     u64::try_from(nanoseconds).map_err(io::Error::other)
 }
 

@@ -4,7 +4,7 @@
 //! `KEDGE_FAULT=leak-one-byte` leaks a byte with each first flight, for the wire oracle to find;
 //! `KEDGE_FAULT=NAME` or `NAME:3` ends the process, as SIGKILL does, when it comes to that point
 //! for the first or third time; `KEDGE_FAULT=hang-asleep:3` or `hang-busy:3` makes worker 0 hang at
-//! its third beat, for 15 s.
+//! its third beat, for nine seconds.
 
 #[cfg(feature = "faults")]
 mod wanted {
@@ -24,7 +24,7 @@ mod wanted {
     }
 
     /// How long a hanging worker hangs.
-    const HANG: Duration = Duration::from_secs(15);
+    const HANG: Duration = Duration::from_secs(9);
 
     pub fn hang() {
         let (count, asleep) = (

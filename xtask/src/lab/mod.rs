@@ -12,17 +12,20 @@
 //! ```
 
 mod cgroup;
+mod cpu;
 mod daemons;
 pub mod documents;
 
 mod janitor;
 mod network;
+pub mod newcomer;
 pub mod process;
 mod run;
 pub mod services;
 mod state;
 pub mod topology;
 
+pub use cpu::Share;
 pub use network::WIRE;
 pub use run::{Lock, Run, cgroup2};
 
@@ -199,6 +202,7 @@ pub fn down(run: &Run) -> Result<()> {
 
 fn remove(run: &Run) -> Result<()> {
     cgroup::delete(run)?;
+    cpu::delete(run)?;
     network::delete(run)?;
     for folder in [run.pins(), run.folder()] {
         if folder.exists() {

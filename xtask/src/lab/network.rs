@@ -133,7 +133,10 @@ fn forward(netns: &str) -> Result<()> {
 }
 
 /// One `ip` process for all lines: a lab has a hundred of them.
-fn ip(netns: Option<&str>, lines: &[String]) -> Result<()> {
+///
+/// # Errors
+/// When it refuses one.
+pub fn ip(netns: Option<&str>, lines: &[String]) -> Result<()> {
     let mut command = Command::new("ip");
     if let Some(netns) = netns {
         command.args(["-n", netns]);
