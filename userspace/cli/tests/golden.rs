@@ -54,6 +54,23 @@ fn moment() -> Timestamp {
     Timestamp::from_unix_s(1_800_000_000)
 }
 
+fn unenforceable() -> Vec<Unenforceable> {
+    vec![
+        Unenforceable {
+            uid: "web-1".to_owned(),
+            id: id("ns/default/sa/web"),
+            capabilities: vec!["CAP_BPF".to_owned(), "CAP_NET_RAW".to_owned()],
+            unseen: 0,
+        },
+        Unenforceable {
+            uid: "vm-1".to_owned(),
+            id: id("ns/default/sa/vm"),
+            capabilities: vec![],
+            unseen: 3,
+        },
+    ]
+}
+
 #[test]
 fn status() {
     let counters = [("flows.opened", 12), ("refused.denied", 1)];
@@ -99,20 +116,7 @@ fn status() {
                 id: id("ns/default/sa/db"),
                 reason: "no cgroup pods/db".to_owned(),
             }],
-            unenforceable: vec![
-                Unenforceable {
-                    uid: "web-1".to_owned(),
-                    id: id("ns/default/sa/web"),
-                    capabilities: vec!["CAP_BPF".to_owned(), "CAP_NET_RAW".to_owned()],
-                    unseen: 0,
-                },
-                Unenforceable {
-                    uid: "vm-1".to_owned(),
-                    id: id("ns/default/sa/vm"),
-                    capabilities: vec![],
-                    unseen: 3,
-                },
-            ],
+            unenforceable: unenforceable(),
         },
         workers: vec![
             WorkerStatus {

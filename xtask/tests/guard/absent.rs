@@ -119,6 +119,9 @@ fn flips(
     back_is: &str,
 ) -> Result<()> {
     let to = at(BARELOAD.v4(), LOAD_PORT);
+    // So that every event is of this scenario.
+    lab.stop_daemons()?;
+    lab.start_daemons()?;
     make_permissive(lab)?;
     let gone = Instant::now();
     away(lab)?;
@@ -136,10 +139,15 @@ fn flips(
     let told = is_told(lab, Node::A, 0, "what passed", |event| {
         event["kind"] == "capture-passed" && event["original_destination"] == to
     })?;
-    is_told(lab, Node::A, 0, back_is, |event| event["kind"] == back_is)?;
+    let returned = is_told(lab, Node::A, 0, back_is, |event| event["kind"] == back_is)?;
+    let time = |event: &Value| event["time"].as_str().map(str::to_owned);
+    ensure!(
+        time(&told) < time(&returned),
+        "{told} is not before {returned}"
+    );
     let captured = counted(lab, Node::A, "captured")?;
     let passed = counted(lab, Node::A, "no_worker_passed")?;
-    ensure!(reaches(lab, &LOCAL, &to)?, "captured again: {told}");
+    ensure!(reaches(lab, &LOCAL, &to)?, "not served by kedge again");
     ensure!(
         counted(lab, Node::A, "captured")? > captured,
         "not captured"
