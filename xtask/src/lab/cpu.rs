@@ -13,10 +13,26 @@ const PERIOD_US: u32 = 100_000;
 /// The limit holds until this is dropped.
 #[derive(Debug)]
 pub struct Share {
-    /// Of version 1: a cgroup made for it, which must go again.
-    made: Option<PathBuf>,
-    /// Of version 2: the file that takes the limit.
-    limit: Option<PathBuf>,
+    cgroup: PathBuf,
+    /// Of version 1: made for this, and must go again.
+    made: bool,
+}
+
+impl Share {
+    /// How often the daemon had used up its share and had to wait.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn waits(&self) -> Result<u64> {
+        let file = self.cgroup.join("cpu.stat");
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_throttled "));
+        line.context("no nr_throttled in cpu.stat")?
+            .parse()
+            .context("parse nr_throttled")
+    }
 }
 
 impl Lab {
@@ -35,20 +51,23 @@ impl Lab {
         for above in [&root, &self.run.cgroup()?, &node] {
             write(&above.join("cgroup.subtree_control"), "+cpu")?;
         }
-        let limit = node.join("kedged/cpu.max");
-        write(&limit, &format!("{quota} {PERIOD_US}"))?;
-        Ok(Share {
-            made: None,
-            limit: Some(limit),
-        })
+        let share = Share {
+            cgroup: node.join("kedged"),
+            made: false,
+        };
+        write(
+            &share.cgroup.join("cpu.max"),
+            &format!("{quota} {PERIOD_US}"),
+        )?;
+        Ok(share)
     }
 }
 
 fn starve_v1(folder: &Path, pid: i32, quota: u32) -> Result<Share> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let share = Share {
-        made: Some(folder.to_owned()),
-        limit: None,
+        cgroup: folder.to_owned(),
+        made: true,
     };
     write(&folder.join("cpu.cfs_period_us"), &PERIOD_US.to_string())?;
     write(&folder.join("cpu.cfs_quota_us"), &quota.to_string())?;
@@ -59,12 +78,10 @@ fn starve_v1(folder: &Path, pid: i32, quota: u32) -> Result<Share> {
 impl Drop for Share {
     fn drop(&mut self) {
         // What cannot be undone goes with the lab.
-        if let Some(limit) = &self.limit {
-            let _ = fs::write(limit, "max");
-        }
-        if let Some(made) = &self.made {
-            let _ = release(made);
-        }
+        let _ = match self.made {
+            true => release(&self.cgroup),
+            false => write(&self.cgroup.join("cpu.max"), "max"),
+        };
     }
 }
 

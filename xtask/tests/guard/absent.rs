@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use xtask::artifacts;
 use xtask::lab::topology::{BARELOAD, CLIENT, LOAD, LOAD_PORT, LOCAL, NODES, Node};
-use xtask::lab::{Lab, documents};
+use xtask::lab::{Lab, Share, documents};
 use xtask::shell::wait_for;
 use xtask::stage::{
     at, client_reaches, everywhere, is_told, load, play, reaches, server, told, under_the_oracle,
@@ -260,10 +260,17 @@ fn daemons_with_a_tenth_of_a_processor_carry_flows_and_leak_nothing() {
         let report = under_the_oracle(lab, "starved", |lab| {
             let since = told(lab, Node::A)?;
             let shares = [lab.starve(Node::A, 10)?, lab.starve(Node::B, 10)?];
-            let exchanged: Value = load(lab, &CLIENT, &["concurrent", &server(), "200"])?;
-            drop(shares);
+            let exchanged: Value = load(lab, &CLIENT, &["concurrent", &server(), "1000"])?;
             ensure!(exchanged["errors"] == 0, "{exchanged}");
-            println!("200 exchanges took {} s", exchanged["seconds"]);
+            let waits = shares
+                .iter()
+                .map(Share::waits)
+                .collect::<Result<Vec<_>>>()?;
+            ensure!(!waits.contains(&0), "nobody starved: {waits:?}");
+            println!(
+                "1,000 exchanges took {} s; the daemons had to wait {waits:?} times",
+                exchanged["seconds"]
+            );
             let events = lab.events(Node::A)?;
             let refused = |line: &&str| line.contains("capture-refused");
             let refused = events.lines().skip(since).filter(refused).count();
