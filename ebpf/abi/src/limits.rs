@@ -13,6 +13,9 @@ pub const CGROUPS: u32 = 16_384;
 pub const PROBE_PORTS: u32 = 65_536;
 /// Levels of the cgroup tree in which a configured ancestor is looked for, root included.
 pub const CGROUP_DEPTH: u32 = 16;
+/// Levels below a managed root whose cgroups are filed with a connection of a workload that nobody
+/// knows yet: Kubernetes has a pod's at the first or second.
+pub const LINEAGE: usize = 4;
 /// Prefixes, of all classes together.
 pub const VERDICTS: u32 = 262_144;
 /// Ports that differ from their prefix, of all port sets together.

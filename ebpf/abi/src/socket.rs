@@ -1,6 +1,7 @@
 //! What is filed about single connections, by tuple while two ends look for each other, and with
 //! the socket afterwards.
 
+use crate::limits::LINEAGE;
 use crate::{Address, Endpoint};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -67,6 +68,9 @@ pub struct Original {
     pub scope: u64,
     /// Nearest configured ancestor of the connecting task's cgroup.
     pub cgroup_id: u64,
+    /// If that is a managed root: the task's cgroups below it, from the root's child on, 0 where
+    /// there is none. By these the task is found to be a workload's that becomes known later.
+    pub lineage: [u64; LINEAGE],
     /// The connecting socket's own network namespace, whatever the scope.
     pub netns_cookie: u64,
     /// What the application asked for.
@@ -75,7 +79,7 @@ pub struct Original {
     pub state: u32,
 }
 
-const _: () = assert!(size_of::<Original>() == 48);
+const _: () = assert!(size_of::<Original>() == 80);
 
 /// Value of `CLAIMS`: filed by sock_ops before the SYN, taken once by the worker that accepts.
 #[derive(
@@ -84,13 +88,15 @@ const _: () = assert!(size_of::<Original>() == 48);
 #[repr(C)]
 pub struct Claim {
     pub cgroup_id: u64,
+    /// [`Original::lineage`].
+    pub lineage: [u64; LINEAGE],
     pub socket_cookie: u64,
     pub netns_cookie: u64,
     pub asked: Endpoint,
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Claim>() == 48);
+const _: () = assert!(size_of::<Claim>() == 80);
 
 /// The true client of a delivered connection: value of `DELIVERIES` (by the daemon's socket
 /// cookie), of `ADMITTED` (by tuple), and storage of the server's socket (`CLIENT`).

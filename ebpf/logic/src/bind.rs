@@ -25,11 +25,13 @@ mod tests {
         id: 1,
         class: class::DAEMON,
         kind: kind::DAEMON,
+        level: None,
     };
     const WORKLOAD: Owner = Owner {
         id: 2,
         class: class::OFF,
         kind: kind::WORKLOAD,
+        level: None,
     };
 
     #[test]

@@ -17,15 +17,18 @@ pub struct Owner {
     pub id: u64,
     pub class: u32,
     pub kind: u32,
+    /// Where it stands in the tree; not known of a cgroup that is its own owner.
+    pub level: Option<u32>,
 }
 
 impl Owner {
     #[inline(always)]
-    fn new(id: u64, entry: CgroupEntry) -> Self {
+    fn new(id: u64, entry: CgroupEntry, level: Option<u32>) -> Self {
         Self {
             id,
             class: entry.class,
             kind: entry.kind,
+            level,
         }
     }
 
@@ -42,7 +45,7 @@ impl Owner {
 pub fn nearest<A: Ancestry, T: Tables>(cgroup: &A, tables: &T) -> Option<Owner> {
     let own = cgroup.own();
     if let Some(entry) = tables.cgroup(own) {
-        return Some(Owner::new(own, entry));
+        return Some(Owner::new(own, entry, None));
     }
     let mut level = limits::CGROUP_DEPTH;
     while level > 0 {
@@ -52,10 +55,25 @@ pub fn nearest<A: Ancestry, T: Tables>(cgroup: &A, tables: &T) -> Option<Owner> 
             continue;
         }
         if let Some(entry) = tables.cgroup(id) {
-            return Some(Owner::new(id, entry));
+            return Some(Owner::new(id, entry, Some(level)));
         }
     }
     None
+}
+
+/// The cgroups below a managed root that own a task of nobody known, from the root's child on;
+/// see [`kedge_abi::Original::lineage`].
+#[inline(always)]
+pub fn lineage<A: Ancestry>(cgroup: &A, owner: &Owner) -> [u64; limits::LINEAGE] {
+    match owner.level {
+        Some(root) if owner.kind == kind::MANAGED_ROOT => [
+            cgroup.at_level(root + 1),
+            cgroup.at_level(root + 2),
+            cgroup.at_level(root + 3),
+            cgroup.at_level(root + 4),
+        ],
+        _ => [0; limits::LINEAGE],
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +100,21 @@ mod tests {
         assert_eq!(owner.id, 4);
         let owner = nearest(&Path(&[1, 3, 7]), &world).expect("configured");
         assert_eq!((owner.id, owner.class), (3, class::REQUIRE));
+    }
+
+    #[test]
+    fn only_what_a_managed_root_owns_has_a_lineage_and_it_begins_below_the_root() {
+        let mut world = World::new();
+        world.add_cgroup(3, class::REQUIRE, kind::MANAGED_ROOT);
+        world.add_cgroup(4, class::REQUIRE, kind::WORKLOAD);
+        let lineage = |path: &[u64]| {
+            let owner = nearest(&Path(path), &world).expect("configured");
+            lineage(&Path(path), &owner)
+        };
+        assert_eq!(lineage(&[1, 2, 3, 7, 8]), [7, 8, 0, 0]);
+        assert_eq!(lineage(&[1, 3, 7, 8, 9, 10, 11]), [7, 8, 9, 10]);
+        assert_eq!(lineage(&[1, 3]), [0; 4]);
+        assert_eq!(lineage(&[1, 3, 4, 8]), [0; 4]);
     }
 
     #[test]

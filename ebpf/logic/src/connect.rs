@@ -165,7 +165,12 @@ mod tests {
             kind::WORKLOAD
         };
         Attempt {
-            owner: Owner { id: 1, class, kind },
+            owner: Owner {
+                id: 1,
+                class,
+                kind,
+                level: None,
+            },
             asked: end(to),
             socket_cookie: 77,
             now: NOW,

@@ -194,6 +194,7 @@ mod tests {
             id: 1,
             class,
             kind: kind::WORKLOAD,
+            level: None,
         }
     }
 

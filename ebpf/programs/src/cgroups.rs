@@ -6,6 +6,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_skb_ancestor_cgroup_id,
     bpf_skb_cgroup_id,
 };
+use kedge_abi::limits;
 use kedge_logic::{Ancestry, Owner, cgroup};
 
 struct CurrentTask;
@@ -44,6 +45,12 @@ impl Ancestry for PacketSocket {
 #[inline(always)]
 pub fn of_task() -> Option<Owner> {
     cgroup::nearest(&CurrentTask, &Maps)
+}
+
+/// See [`kedge_abi::Original::lineage`].
+#[inline(always)]
+pub fn lineage_of_task(owner: &Owner) -> [u64; limits::LINEAGE] {
+    cgroup::lineage(&CurrentTask, owner)
 }
 
 /// Owner of the socket that sends, or is given, a packet.

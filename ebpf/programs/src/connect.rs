@@ -117,6 +117,7 @@ fn file(ctx: &SockAddrContext, attempt: &Attempt, state: u32, scope: u64) -> boo
     let entry = Original {
         scope,
         cgroup_id: attempt.owner.id,
+        lineage: cgroups::lineage_of_task(&attempt.owner),
         netns_cookie: netns_cookie(ctx),
         asked: attempt.asked,
         state,

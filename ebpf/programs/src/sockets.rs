@@ -63,6 +63,7 @@ fn file_claim(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
     let tuple = Tuple::new(ends.local, ends.remote, original.scope);
     let claim = Claim {
         cgroup_id: original.cgroup_id,
+        lineage: original.lineage,
         socket_cookie: cookie(ctx),
         netns_cookie: original.netns_cookie,
         asked: original.asked,

@@ -1,6 +1,7 @@
 //! What the workers ask of the kernel for single connections: take a claim, file a delivery.
 
 use crate::table::Table;
+use kedge_abi::limits::LINEAGE;
 use kedge_abi::{Claim as Filed, Client, Tuple};
 use kedge_model::OriginalDst;
 use std::io;
@@ -13,10 +14,20 @@ pub struct Claim {
     pub original_dst: OriginalDst,
     /// Nearest configured ancestor of the connecting task's cgroup.
     pub cgroup_id: u64,
+    /// If that is a managed root: the task's cgroups below it, from the root's child on.
+    pub lineage: [u64; LINEAGE],
     /// Cookie of the application's socket.
     pub socket_cookie: u64,
     /// Network namespace of the application's socket.
     pub netns_cookie: u64,
+}
+
+impl Claim {
+    /// The cgroups that may be a workload's, the nearest first.
+    pub fn cgroups(&self) -> impl Iterator<Item = u64> {
+        let lineage = self.lineage.into_iter().rev().filter(|id| *id != 0);
+        lineage.chain([self.cgroup_id])
+    }
 }
 
 /// A cheap handle on the tables of single connections; every worker has its own clone.
@@ -51,6 +62,7 @@ impl Claims {
         Ok(filed.map(|filed| Claim {
             original_dst: OriginalDst::new(filed.asked.into()),
             cgroup_id: filed.cgroup_id,
+            lineage: filed.lineage,
             socket_cookie: filed.socket_cookie,
             netns_cookie: filed.netns_cookie,
         }))

@@ -7,7 +7,7 @@ mod common;
 
 use aya::maps::{HashMap, Map, MapData};
 use common::{Lab, PORT_BASE, count, rule, verdicts};
-use kedge_abi::{ABI_VERSION, limits, map};
+use kedge_abi::{ABI_VERSION, Claim, limits, map};
 use kedge_capture::{Cgroup, CgroupKind, Counter, EventKind, Verdict};
 use kedge_model::Mode;
 use std::net::Ipv4Addr;
@@ -92,10 +92,13 @@ fn fill_claims(lab: &Lab) {
         .join(format!("abi-{ABI_VERSION}"))
         .join(map::CLAIMS);
     let claims = Map::HashMap(MapData::from_pin(pin).expect("pinned"));
-    let mut claims: HashMap<_, [u8; 48], [u8; 48]> = claims.try_into().expect("a hash map");
+    let mut claims: HashMap<_, [u8; 48], [u8; size_of::<Claim>()]> =
+        claims.try_into().expect("a hash map");
     for number in 0..limits::CLAIMS {
         let mut key = [0xff; 48];
         key[..4].copy_from_slice(&number.to_ne_bytes());
-        claims.insert(key, [0; 48], 0).expect("within the bound");
+        claims
+            .insert(key, [0; size_of::<Claim>()], 0)
+            .expect("within the bound");
     }
 }

@@ -78,7 +78,7 @@ fn bytes_flow_both_ways_through_a_captured_connection_of_a_guarded_pod() {
 }
 
 #[test]
-fn an_unknown_cgroup_below_a_managed_root_is_captured_as_require() {
+fn an_unknown_cgroup_below_a_managed_root_is_captured_as_require_with_its_lineage() {
     let lab = lab_or_skip!();
     let capture = lab.capturing(Mode::Off);
     let mut daemon = lab.daemon();
@@ -89,6 +89,8 @@ fn an_unknown_cgroup_below_a_managed_root_is_captured_as_require() {
     let claim = capture.claims().take(accepted.from, accepted.local);
     let claim = claim.expect("map").expect("claim");
     assert_eq!(claim.cgroup_id, lab.cgroup_id("pods"));
+    let below = ["pods/new", "pods/new/container"].map(|path| lab.cgroup_id(path));
+    assert_eq!(claim.lineage, [below[0], below[1], 0, 0]);
 }
 
 #[test]

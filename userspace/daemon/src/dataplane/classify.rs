@@ -81,15 +81,16 @@ pub fn classify_captured(
     })
 }
 
-/// The workload that a captured connection comes from: the one of the filed cgroup, if the address
+/// The workload that a captured connection comes from: the nearest of the filed cgroups, if the address
 /// is its own.
 pub fn source_of<'w>(
     world: &'w World,
     claim: &Claim,
     client: SourceAddr,
 ) -> Result<&'w Workload, Refused> {
-    let source = world
-        .workload_in(claim.cgroup_id)
+    let source = claim
+        .cgroups()
+        .find_map(|cgroup| world.workload_in(cgroup))
         .ok_or(Refusal::SourceUnknown)?;
     if source.addresses.contains(&client.ip()) {
         return Ok(source);
@@ -253,9 +254,19 @@ allow = [
     }
 
     fn captured(cgroup_id: u64, client: &str, asked: &str) -> Result<Route, Refusal> {
+        captured_below(cgroup_id, [0; 4], client, asked)
+    }
+
+    fn captured_below(
+        cgroup_id: u64,
+        lineage: [u64; 4],
+        client: &str,
+        asked: &str,
+    ) -> Result<Route, Refusal> {
         let claim = Claim {
             original_dst: OriginalDst::new(asked.parse().expect("literal")),
             cgroup_id,
+            lineage,
             socket_cookie: 1,
             netns_cookie: 1,
         };
@@ -295,6 +306,24 @@ allow = [
             "10.2.0.1:8080".parse().expect("literal")
         );
         assert_eq!(route.parties.original_dst.to_string(), "10.9.0.1:80");
+    }
+
+    #[test]
+    fn a_workload_that_became_known_after_connect_is_found_by_its_lineage() {
+        const ROOT: u64 = 7;
+        let source = |lineage| {
+            let route = captured_below(ROOT, lineage, "10.1.0.1:5000", "10.9.0.1:80");
+            route.map(|route| route.parties.source.to_string())
+        };
+        let client = Ok("spiffe://td/ns/x/sa/client".to_owned());
+        assert_eq!(source([CGROUP, 0, 0, 0]), client);
+        assert_eq!(source([99, CGROUP, 98, 0]), client);
+        // The nearest counts: `other` within `client` is not `client`.
+        assert_eq!(
+            source([CGROUP, CGROUP + 1, 0, 0]),
+            Err(Refusal::SourceMismatch)
+        );
+        assert_eq!(source([99, 98, 0, 0]), Err(Refusal::SourceUnknown));
     }
 
     #[test]
