@@ -73,7 +73,8 @@ fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    (!(sum as u16)).to_be_bytes()
+    let [_, _, high, low] = (!sum).to_be_bytes();
+    [high, low]
 }
 
 #[cfg(test)]
