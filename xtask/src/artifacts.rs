@@ -56,11 +56,36 @@ pub fn build() -> Result<Tools> {
 /// # Errors
 /// When it does not compile.
 pub fn build_faulty_kedged() -> Result<PathBuf> {
+    build_control_kedged("faults", "kedged-faults")
+}
+
+/// A kedged of the next ABI, whose tables have another layout; it goes wrong as the other one.
+#[derive(Clone, Debug)]
+pub struct Next {
+    pub kedged: PathBuf,
+    pub object: PathBuf,
+}
+
+/// Builds the programs of the next ABI.
+///
+/// # Errors
+/// When something does not compile.
+pub fn build_next() -> Result<Next> {
+    Ok(Next {
+        object: bpf::build_next(&repository())?,
+        kedged: build_control_kedged("faults,abi-next", "kedged-next")?,
+    })
+}
+
+/// Cargo gives every build of a program the same name: each is kept under one of its own.
+fn build_control_kedged(features: &str, name: &str) -> Result<PathBuf> {
     let words = ["cargo", "build", "--locked", "--package", "kedge-daemon"];
     let mut cargo = command(words);
-    cargo.args(["--features", "faults"]);
+    cargo.args(["--features", features]);
     pass_through(cargo.current_dir(repository()))?;
-    Ok(target_folder().join("debug/kedged"))
+    let folder = target_folder().join("debug");
+    bpf::replace(&folder.join("kedged"), &folder.join(name))?;
+    Ok(folder.join(name))
 }
 
 fn build_programs(packages: &[&str]) -> Result<()> {

@@ -210,6 +210,19 @@ pub fn object() -> PathBuf {
 /// # Errors
 /// When there is no compiler or linker for them, or they do not compile.
 pub fn build(root: &Path) -> Result<PathBuf> {
+    build_with(root, None, &object())
+}
+
+/// Builds them for the test build of the next ABI.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_next(root: &Path) -> Result<PathBuf> {
+    let object = object().with_file_name("kedge-next.bpf.o");
+    build_with(root, Some("abi-next"), &object)
+}
+
+fn build_with(root: &Path, feature: Option<&str>, object: &Path) -> Result<PathBuf> {
     let toolchain = toolchain()?;
     let linker = ensure_linker(&toolchain)?;
     let target = format!(
@@ -231,6 +244,7 @@ pub fn build(root: &Path) -> Result<PathBuf> {
     cargo
         .args(["--target", &target, "--target-dir"])
         .arg(&folder)
+        .args(feature.iter().flat_map(|feature| ["--features", feature]))
         .current_dir(root.join("ebpf/programs"))
         .env("PATH", path_with(&linker)?)
         .env("RUSTC", &toolchain.rustc)
@@ -246,8 +260,8 @@ pub fn build(root: &Path) -> Result<PathBuf> {
         cargo.env_remove(foreign);
     }
     pass_through(&mut cargo)?;
-    replace(&folder.join(target).join("release/kedge"), &object())?;
-    Ok(object())
+    replace(&folder.join(target).join("release/kedge"), object)?;
+    Ok(object.to_owned())
 }
 
 fn flags() -> String {
@@ -263,7 +277,7 @@ fn path_with(linker: &Path) -> Result<std::ffi::OsString> {
 }
 
 /// In one step: a daemon that starts meanwhile reads the old object or the new one.
-fn replace(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn replace(from: &Path, to: &Path) -> Result<()> {
     let new = to.with_extension("new");
     fs::copy(from, &new).with_context(|| format!("copy {}", from.display()))?;
     fs::rename(&new, to).with_context(|| format!("write {}", to.display()))

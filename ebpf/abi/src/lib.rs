@@ -14,8 +14,13 @@
 //!
 //! Rules: every structure derives zerocopy's `FromBytes + IntoBytes`, so padding and invalid bit
 //! patterns fail to compile; there is no `bool`, `Option` or enum in a structure; a size assertion
-//! stands beside each; whoever changes a layout raises [`ABI_VERSION`], which is part of the path
-//! under which the maps are pinned, because a pinned map is reused without a look at its layout.
+//! stands beside each; whoever changes a layout raises [`ABI_VERSION`].
+//!
+//! Two daemons of different versions meet in nothing but the state of single connections: tables
+//! belong to one generation, made, filled and read by it alone. So a table may change freely. A
+//! change of the state's layout raises [`STATE_VERSION`], which is part of the path under which it
+//! is pinned, and is made in two steps: first a version whose programs read both, then one that
+//! writes the new layout; else what was filed before an upgrade is not found after it.
 //! Integers are in host order unless the field says `_be`.
 
 #![no_std]
@@ -43,7 +48,10 @@ pub use socket::{Claim, Client, Original, Tuple, original};
 pub use verdict::{LpmKey, PortKey, VerdictEntry, VerdictKey};
 
 /// Raised with every change of a layout, a map's type or its capacity.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 3 } else { 2 };
+
+/// Raised with every change of a map in [`map::STATE`].
+pub const STATE_VERSION: u32 = 1;
 
 /// Names of the maps, as the object file and the pin directory have them.
 pub mod map {
@@ -63,8 +71,8 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     pub const EVENTS: &str = "EVENTS";
 
-    /// Every map that is pinned.
-    pub const ALL: &[&str] = &[
+    /// The tables of a generation, which no other one reads.
+    pub const TABLES: &[&str] = &[
         ROOT,
         BEATS,
         CGROUPS,
@@ -73,14 +81,13 @@ pub mod map {
         PORTS,
         PLACES,
         SLOTS,
-        CLAIMS,
-        DELIVERIES,
-        ADMITTED,
-        ORIGINAL,
-        CLIENT,
         COUNTERS,
         EVENTS,
     ];
+
+    /// What is filed about single connections, shared by all generations of one
+    /// [`STATE_VERSION`](crate::STATE_VERSION).
+    pub const STATE: &[&str] = &[CLAIMS, DELIVERIES, ADMITTED, ORIGINAL, CLIENT];
 }
 
 /// Names of the programs, in the order in which they are attached: first who reads what a

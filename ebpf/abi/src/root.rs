@@ -16,7 +16,7 @@ pub struct Root {
     pub abi_version: u32,
     /// Size of this structure, for readers of another version.
     pub length: u32,
-    /// Grows by one with every start of a daemon; written last.
+    /// Grows by one with every start of a daemon.
     pub generation: u64,
     /// Network namespace of the daemon, in which ports are kept for it; 0 keeps none.
     pub netns_cookie: u64,

@@ -88,6 +88,16 @@ struct CgroupLinkInfo {
     reserved2: u32,
 }
 
+/// The head of the answer of OBJ_GET_INFO_BY_FD for a map.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+}
+
 /// Runs one command; every address in `attributes` must hold for the length that the command
 /// gives it in this kernel's `union bpf_attr`.
 fn command<A>(command: libc::c_long, attributes: &mut A) -> io::Result<RawFd> {
@@ -215,6 +225,18 @@ pub(crate) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
     };
     command(OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok(info.cgroup_id)
+}
+
+/// Bytes of a map's keys and values.
+pub(crate) fn map_sizes(map: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
+    let mut info = MapInfo::default();
+    let mut attributes = Info {
+        bpf_fd: raw(map),
+        info_len: u32::try_from(size_of::<MapInfo>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    command(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok((info.key_size as usize, info.value_size as usize))
 }
 
 /// Loads a program of a few instructions, to learn whether this kernel takes it.

@@ -17,7 +17,8 @@ use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a cgroup is to the programs; its mode stands beside it.
@@ -58,11 +59,14 @@ impl Cgroup {
     }
 }
 
-/// The generation that this daemon serves. Dropping it leaves everything pinned and attached, so
-/// that nothing passes unguarded while no daemon runs; [`crate::off`] ends that.
+/// A generation of the programs, with tables of its own: loaded, then fed, then attached. Dropping
+/// it leaves everything pinned and attached, so that nothing passes unguarded while no daemon
+/// runs; [`crate::off`] ends that.
 pub struct Capture {
+    loaded: load::Loaded,
+    pins: Pins,
+    cgroup_root: PathBuf,
     daemon_cgroup: u64,
-    generation: u64,
     cgroups: Mirror<u64, CgroupEntry>,
     probe_ports: Mirror<ProbePort, u32>,
     verdicts: Mirror<LpmKey, VerdictEntry>,
@@ -78,34 +82,28 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Loads the programs of `object` against the maps that are pinned (or new ones), and attaches
-    /// them, or takes over from the generation that is attached. A failure at any step leaves
-    /// each hook with the program that it had.
+    /// Loads the programs of `object` against the state that is pinned (or a new one) and new
+    /// tables. What is attached stays as it is, and reads none of them.
     ///
     /// # Errors
     /// See [`CaptureError`].
-    pub fn start(config: &CaptureConfig, object: &[u8]) -> Result<Self, CaptureError> {
+    pub fn load(config: &CaptureConfig, object: &[u8]) -> Result<Self, CaptureError> {
         config.validate()?;
         check_cgroup2(&config.cgroup_root)?;
         let pins = Pins::create(&config.bpffs)?;
         let mut loaded = load::load(config, &pins, object)?;
-
-        let root: Table<u32, Root> = pins.table(map::ROOT)?;
-        let generation = next_generation(&root)?;
-        let daemon_cgroup = id_of(&config.daemon_cgroup)?;
-        let cgroups = daemon_known(pins.table(map::CGROUPS)?, daemon_cgroup)?;
-        fill_slots(&pins.table(map::SLOTS)?, config, generation)?;
-
-        loaded.attach(&pins, &config.cgroup_root)?;
         let netns = netns::own_cookie().map_err(CaptureError::system("netns cookie", "own"))?;
-        root.insert(&0, &config.root(generation, netns))
-            .map_err(CaptureError::system("write", map::ROOT))?;
-
+        let root: Table<u32, Root> = pins.table(map::ROOT)?;
+        write(
+            map::ROOT,
+            root.insert(&0, &config.root(pins.generation, netns)),
+        )?;
+        fill_slots(&pins.table(map::SLOTS)?, config, pins.generation)?;
         let ports = mirror(&pins, map::PORTS)?;
-        Ok(Self {
-            daemon_cgroup,
-            generation,
-            cgroups,
+        let mut capture = Self {
+            cgroup_root: config.cgroup_root.clone(),
+            daemon_cgroup: id_of(&config.daemon_cgroup)?,
+            cgroups: mirror(&pins, map::CGROUPS)?,
             probe_ports: mirror(&pins, map::PROBE_PORTS)?,
             verdicts: mirror(&pins, map::VERDICTS)?,
             places: mirror(&pins, map::PLACES)?,
@@ -116,18 +114,37 @@ impl Capture {
                 pins.table(map::DELIVERIES)?,
                 ROUTED,
             ),
-            beats: Beats(pins.table(map::BEATS)?),
+            beats: Beats::new(pins.table(map::BEATS)?),
             counters: pins.open_map(map::COUNTERS)?,
             possible_cpus: possible_cpus()?,
             events: Some(EventReader::new(loaded.ring(map::EVENTS)?)),
             logger: config.debug.then(|| loaded.logger()).flatten(),
-        })
+            loaded,
+            pins,
+        };
+        capture.replace_cgroups(&[])?;
+        Ok(capture)
+    }
+
+    /// Puts the programs on their hooks, in the place of those that are there: consumers first,
+    /// connect last. Fill the tables before, and let every worker beat. `after_each` is told the
+    /// name of each program that is in its place.
+    ///
+    /// A successor that did not come to serve is undone by calling this again.
+    ///
+    /// # Errors
+    /// If a hook cannot be taken; those before it are, and run with full tables.
+    pub fn attach(&mut self, after_each: impl FnMut(&'static str)) -> Result<(), CaptureError> {
+        self.loaded
+            .attach(&self.pins, &self.cgroup_root, after_each)?;
+        let forgotten = self.pins.forget_others();
+        forgotten.map_err(CaptureError::system("remove", "earlier generations"))
     }
 
     /// Grows by one with every start.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.pins.generation
     }
 
     /// Makes the programs decide by exactly these verdicts, as a difference to what they had:
@@ -191,26 +208,42 @@ impl Capture {
 /// The workers' signs of life: connect() picks among those that have beaten within
 /// [`kedge_abi::limits::BEAT_FRESH_NS`].
 #[derive(Clone, Debug)]
-pub struct Beats(Table<u32, u64>);
+pub struct Beats {
+    table: Table<u32, u64>,
+    at_rest: Arc<Mutex<bool>>,
+}
 
 impl Beats {
     /// A worker that has not beaten for so long gets no connections.
     pub const FRESH: Duration = Duration::from_nanos(limits::BEAT_FRESH_NS);
+
+    fn new(table: Table<u32, u64>) -> Self {
+        Self {
+            table,
+            at_rest: Arc::default(),
+        }
+    }
 
     /// Says that `worker` has just done real work. Call it at least once a second.
     ///
     /// # Errors
     /// If there is no such worker.
     pub fn beat(&self, worker: u16) -> io::Result<()> {
-        self.0.insert(&worker.into(), &now_ns()?)
+        let at_rest = self.at_rest.lock().unwrap_or_else(PoisonError::into_inner);
+        if *at_rest {
+            return Ok(());
+        }
+        self.table.insert(&worker.into(), &now_ns()?)
     }
 
-    /// Says that `worker` takes no more connections.
+    /// Says that no worker takes connections any more, whoever beats after that.
     ///
     /// # Errors
-    /// If there is no such worker.
-    pub fn rest(&self, worker: u16) -> io::Result<()> {
-        self.0.insert(&worker.into(), &0)
+    /// If the map cannot be written.
+    pub fn rest(&self) -> io::Result<()> {
+        let mut at_rest = self.at_rest.lock().unwrap_or_else(PoisonError::into_inner);
+        *at_rest = true;
+        (0..limits::WORKERS).try_for_each(|worker| self.table.insert(&worker, &0))
     }
 }
 
@@ -229,19 +262,6 @@ const DAEMON: CgroupEntry = CgroupEntry {
     kind: kind::DAEMON,
 };
 
-fn daemon_known(
-    table: Table<u64, CgroupEntry>,
-    daemon: u64,
-) -> Result<Mirror<u64, CgroupEntry>, CaptureError> {
-    let read = Mirror::read(table).map_err(CaptureError::system("read", map::CGROUPS));
-    let mut cgroups = read?;
-    write(
-        map::CGROUPS,
-        cgroups.add(&HashMap::from([(daemon, DAEMON)])),
-    )?;
-    Ok(cgroups)
-}
-
 fn fill_slots(
     slots: &Table<u32, Slot>,
     config: &CaptureConfig,
@@ -251,12 +271,6 @@ fn fill_slots(
         write(map::SLOTS, slots.insert(&index, &slot))?;
     }
     Ok(())
-}
-
-fn next_generation(root: &Table<u32, Root>) -> Result<u64, CaptureError> {
-    let held = root.look_up(&0);
-    let held = held.map_err(CaptureError::system("read", map::ROOT))?;
-    Ok(held.map_or(0, |root| root.generation) + 1)
 }
 
 fn mirror<K: Plain + Eq + std::hash::Hash, V: Plain + PartialEq>(

@@ -80,6 +80,8 @@ impl CaptureConfig {
                     v6,
                     port: u32::from(self.port_base) + worker,
                     worker,
+                    #[cfg(feature = "abi-next")]
+                    next: u64::MAX,
                 };
                 (worker * limits::ADDRESSES + index, slot)
             })

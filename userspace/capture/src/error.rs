@@ -14,6 +14,14 @@ pub enum CaptureError {
     /// The object file is not one that was built with this daemon.
     #[error("load eBPF object: no {what} {name:?} in it; build it with `cargo xtask build`")]
     Object { what: &'static str, name: String },
+    /// The object file is one that was built with another daemon.
+    #[error(
+        "map {name} has another layout than this kedged: install the BPF object that was built with it"
+    )]
+    Layout { name: &'static str },
+    /// Somebody else is at it.
+    #[error("{}: {holder}", path.display())]
+    Busy { path: PathBuf, holder: &'static str },
     /// The kernel refused the object file or a program of it.
     #[error("load eBPF programs")]
     Load(#[from] Box<aya::EbpfError>),

@@ -8,8 +8,8 @@
 //!  delivery ───────────▶ file_delivery ────┘              └─ packets     guarded
 //! ```
 //!
-//! [`Capture::start`] loads the object file against the pinned maps and takes the hooks over in
-//! place; [`off`] undoes everything. This is the only crate that knows both the ABI and the loader.
+//! [`Capture::load`] loads the object file with tables of its own, and once these are full,
+//! [`Capture::attach`] takes the hooks over in place; [`off`] undoes everything. This is the only crate that knows both the ABI and the loader.
 
 #![allow(
     unsafe_code,
@@ -24,6 +24,7 @@ mod error;
 mod events;
 mod features;
 mod load;
+mod lock;
 mod netns;
 mod pins;
 mod table;
@@ -36,5 +37,6 @@ pub use error::{CaptureError, ConfigError};
 pub use events::{CaptureEvent, Counters, EventReader};
 pub use features::{Feature, probe_features};
 pub use kedge_abi::{Counter, EventKind};
+pub use lock::{ServiceLock, StartLock};
 pub use pins::{cgroup_id, off};
 pub use verdicts::{LocalPod, Rule, Verdict, Verdicts};

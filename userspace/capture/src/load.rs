@@ -23,7 +23,8 @@ pub(crate) fn load(
     pins: &Pins,
     object: &[u8],
 ) -> Result<Loaded, CaptureError> {
-    let paths: Vec<(&str, PathBuf)> = map::ALL.iter().map(|n| (*n, pins.map(n))).collect();
+    let maps = map::TABLES.iter().chain(map::STATE);
+    let paths: Vec<(&str, PathBuf)> = maps.map(|name| (*name, pins.map(name))).collect();
     let log_level = u8::from(config.debug) * LOG_LEVEL_DEBUG;
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &log_level, false);
@@ -51,8 +52,14 @@ impl Loaded {
         self.0.program_mut(name).ok_or_else(missing)
     }
 
-    /// Attaches in the order of [`program::ALL`], each hook at once and for good.
-    pub(crate) fn attach(&mut self, pins: &Pins, cgroup: &Path) -> Result<(), CaptureError> {
+    /// Puts every program on its hook in the order of [`program::ALL`], each at once and for
+    /// good; `after_each` is told its name.
+    pub(crate) fn attach(
+        &mut self,
+        pins: &Pins,
+        cgroup: &Path,
+        mut after_each: impl FnMut(&'static str),
+    ) -> Result<(), CaptureError> {
         let system = |operation| CaptureError::system(operation, cgroup.display());
         let directory = File::open(cgroup).map_err(system("open cgroup"))?;
         let id = cgroup_id(cgroup).map_err(system("stat cgroup"))?;
@@ -62,8 +69,14 @@ impl Loaded {
             let taken = pins.take_over(name, fd.as_fd(), id);
             if !taken.map_err(CaptureError::system("take over", name))? {
                 let link = attach_program(program, &directory).map_err(program_error(name))?;
-                pin(link, &pins.link(name))?;
+                let path = pins
+                    .new_link(name)
+                    .map_err(CaptureError::system("pin", name))?;
+                pin(link, &path)?;
+                pins.replace_link(name)
+                    .map_err(CaptureError::system("pin", name))?;
             }
+            after_each(name);
         }
         Ok(())
     }

@@ -1,18 +1,19 @@
 //! Where things are pinned:
 //!
 //! ```text
-//! <bpffs>/links/<program>     what is attached; outlives every layout, changed in place
-//! <bpffs>/abi-<n>/<MAP>       the maps of ABI n, shared by all generations that speak it
+//! <bpffs>/links/<program>       what is attached; outlives every layout, changed in place
+//! <bpffs>/state-<m>/<MAP>       what is filed about single connections, in layout m
+//! <bpffs>/generation-<k>/<MAP>  the tables of generation k, which no other one reads or writes
 //! ```
 //!
-//! A new generation loads its programs against the maps that are there, and then takes the links
-//! over one by one with BPF_LINK_UPDATE: what only reads first, connect last. At every moment
-//! each hook runs exactly one program, the old one or the new one, on the same maps.
+//! A new generation makes tables of its own, fills them, and only then takes the links over one
+//! by one with BPF_LINK_UPDATE: what only reads first, connect last. At every moment each hook
+//! runs exactly one program, the old one or the new one, and both file in the same state.
 
 use crate::bpf;
 use crate::error::CaptureError;
 use crate::table::{Plain, Table};
-use kedge_abi::{ABI_VERSION, program};
+use kedge_abi::{STATE_VERSION, map, program};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use std::fs;
@@ -23,19 +24,28 @@ use std::path::{Path, PathBuf};
 
 const STANDARD_MOUNT_POINT: &str = "/sys/fs/bpf";
 
+const GENERATION: &str = "generation-";
+
 #[derive(Debug)]
 pub(crate) struct Pins {
     bpffs: PathBuf,
+    /// One more than any that is or was begun here.
+    pub(crate) generation: u64,
 }
 
 impl Pins {
-    /// Makes the directories, on a BPF file system that is there or can be mounted.
+    /// Makes the directories of a new generation, on a BPF file system that is there or can be
+    /// mounted.
     pub(crate) fn create(bpffs: &Path) -> Result<Self, CaptureError> {
-        ensure_bpffs(bpffs)?;
+        ensure_directory(bpffs)?;
+        let held = generations(bpffs);
+        let held = held.map_err(CaptureError::system("list", bpffs.display()))?;
+        let newest = held.iter().map(|(number, _)| *number).max();
         let pins = Self {
             bpffs: bpffs.to_owned(),
+            generation: newest.unwrap_or(0) + 1,
         };
-        for directory in [pins.links(), pins.maps()] {
+        for directory in [pins.links(), pins.state(), pins.tables()] {
             fs::create_dir_all(&directory)
                 .map_err(CaptureError::system("make directory", directory.display()))?;
         }
@@ -46,12 +56,20 @@ impl Pins {
         self.bpffs.join("links")
     }
 
-    fn maps(&self) -> PathBuf {
-        self.bpffs.join(format!("abi-{ABI_VERSION}"))
+    fn state(&self) -> PathBuf {
+        self.bpffs.join(format!("state-{STATE_VERSION}"))
+    }
+
+    fn tables(&self) -> PathBuf {
+        self.bpffs.join(format!("{GENERATION}{}", self.generation))
     }
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {
-        self.maps().join(name)
+        if map::STATE.contains(&name) {
+            self.state().join(name)
+        } else {
+            self.tables().join(name)
+        }
     }
 
     /// A descriptor of a pinned map.
@@ -65,11 +83,18 @@ impl Pins {
         })
     }
 
+    /// # Errors
+    /// Also where the object file has another layout than this program.
     pub(crate) fn table<K: Plain, V: Plain>(
         &self,
         name: &'static str,
     ) -> Result<Table<K, V>, CaptureError> {
-        Ok(Table::new(self.open_map(name)?))
+        let map = self.open_map(name)?;
+        let sizes = bpf::map_sizes(map.as_fd()).map_err(CaptureError::system("look at", name))?;
+        if sizes != (size_of::<K>(), size_of::<V>()) {
+            return Err(CaptureError::Layout { name });
+        }
+        Ok(Table::new(map))
     }
 
     pub(crate) fn link(&self, program: &str) -> PathBuf {
@@ -84,18 +109,59 @@ impl Pins {
         program: BorrowedFd<'_>,
         cgroup: u64,
     ) -> io::Result<bool> {
-        let path = self.link(name);
-        let Some(link) = bpf::open_pinned(&path)? else {
+        let Some(link) = bpf::open_pinned(&self.link(name))? else {
             return Ok(false);
         };
-        if bpf::cgroup_of_link(link.as_fd())? != cgroup {
-            // The cgroup has gone, or the configuration names another one.
-            fs::remove_file(&path)?;
-            return Ok(false);
+        // Another one: the cgroup has gone, or the configuration names another one.
+        let same = bpf::cgroup_of_link(link.as_fd())? == cgroup;
+        if same {
+            bpf::update_link(link.as_fd(), program)?;
         }
-        bpf::update_link(link.as_fd(), program)?;
-        Ok(true)
+        Ok(same)
     }
+
+    /// Where a new link is pinned before [`Pins::replace_link`]. (Names with a dot are reserved
+    /// on a BPF file system.)
+    pub(crate) fn new_link(&self, program: &str) -> io::Result<PathBuf> {
+        let path = self.link(&format!("{program}-new"));
+        ignore_absent(fs::remove_file(&path))?;
+        Ok(path)
+    }
+
+    /// Gives a new link its name. One that had the name is detached by that, if its cgroup lives
+    /// still: never before the new one is attached.
+    pub(crate) fn replace_link(&self, program: &str) -> io::Result<()> {
+        let new = self.link(&format!("{program}-new"));
+        fs::rename(new, self.link(program))
+    }
+
+    /// Removes the tables of other generations; who still uses them holds them by descriptor.
+    pub(crate) fn forget_others(&self) -> io::Result<()> {
+        for (number, path) in generations(&self.bpffs)? {
+            if number != self.generation {
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The generations of which there are tables, with their directories.
+fn generations(bpffs: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let number = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        name.strip_prefix(GENERATION)?.parse().ok()
+    };
+    let all = entries(bpffs)?.into_iter();
+    Ok(all
+        .filter_map(|path| Some((number(&path)?, path)))
+        .collect())
+}
+
+/// Makes `bpffs`, on a BPF file system that is there or can be mounted.
+pub(crate) fn ensure_directory(bpffs: &Path) -> Result<(), CaptureError> {
+    ensure_bpffs(bpffs)?;
+    fs::create_dir_all(bpffs).map_err(CaptureError::system("make directory", bpffs.display()))
 }
 
 /// Detaches every program that is pinned below `bpffs` and removes every pin: connect first, so

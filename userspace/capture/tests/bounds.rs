@@ -7,7 +7,7 @@ mod common;
 
 use aya::maps::{HashMap, Map, MapData};
 use common::{Lab, PORT_BASE, count, rule, verdicts};
-use kedge_abi::{ABI_VERSION, Claim, limits, map};
+use kedge_abi::{Claim, STATE_VERSION, limits, map};
 use kedge_capture::{Cgroup, CgroupKind, Counter, EventKind, Verdict};
 use kedge_model::Mode;
 use std::net::Ipv4Addr;
@@ -89,7 +89,7 @@ fn cgroups_beyond_the_bound_are_an_error_and_those_that_hold_stay() {
 fn fill_claims(lab: &Lab) {
     let pin = lab
         .bpffs()
-        .join(format!("abi-{ABI_VERSION}"))
+        .join(format!("state-{STATE_VERSION}"))
         .join(map::CLAIMS);
     let claims = Map::HashMap(MapData::from_pin(pin).expect("pinned"));
     let mut claims: HashMap<_, [u8; 48], [u8; size_of::<Claim>()]> =

@@ -16,7 +16,7 @@ fn the_probe_misses_a_feature_exactly_where_the_programs_do_not_load() {
         .map(|feature| format!("{}: {}", feature.name, feature.reason))
         .collect();
     println!("missing here: {missing:?}");
-    match lab.try_start() {
+    match lab.try_load() {
         Ok(_) => assert!(missing.is_empty(), "found missing, but loaded: {missing:?}"),
         Err(error) => assert!(
             !missing.is_empty(),

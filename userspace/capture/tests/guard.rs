@@ -121,7 +121,7 @@ fn require_reaches_its_own_loopback_and_its_own_address() {
         pod.cgroup_id = Some(lab.cgroup_id("pods/a"));
     }
     capture.replace_verdicts(&owned).expect("replace");
-    capture.beats().rest(0).expect("rest");
+    capture.beats().rest().expect("rest");
     let mut server = lab.actor("pods/a", "a");
     server.listen("[::]:80");
     let mut pod = lab.actor("pods/a", "a");

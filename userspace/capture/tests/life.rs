@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::{PORT_BASE, count};
-use kedge_capture::{Counter, off};
+use common::{PORT_BASE, chain, count};
+use kedge_capture::{Counter, StartLock, off};
 use kedge_model::Mode;
 use std::process::Command;
 
@@ -34,7 +34,7 @@ fn a_new_generation_takes_the_links_over_and_keeps_what_is_filed() {
     let accepted = daemon.accept();
     let links = links(&lab);
 
-    let second = lab.start();
+    let second = lab.capturing(Mode::Require);
     assert_eq!(second.generation(), first.generation() + 1);
     drop(first);
     assert_eq!(links, self::links(&lab), "the links are the same ones");
@@ -43,21 +43,81 @@ fn a_new_generation_takes_the_links_over_and_keeps_what_is_filed() {
     assert_eq!(pod.peer_name().to_string(), "10.66.2.2:80");
     assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
     pod.connect("10.66.2.2:80").expect("connect");
-    assert_eq!(count(&second, Counter::Captured), 2);
+    assert_eq!(count(&second, Counter::Captured), 1);
+}
+
+/// A connection is asked of every mixture of the two generations' programs, there and back.
+#[test]
+fn at_every_step_of_a_change_connections_are_captured_and_guarded() {
+    let lab = lab_or_skip!();
+    let mut daemon = lab.daemon();
+    daemon.listen(&format!("[::]:{PORT_BASE}"));
+    let mut server = lab.actor("pods/b", "b");
+    server.listen("10.66.2.2:80");
+    let (mut pod, mut outside) = (lab.actor("pods/a", "a"), lab.actor("outside", "n"));
+    let mut first = lab.capturing(Mode::Require);
+    let mut second = lab.filled(Mode::Require);
+    let (claims, beats) = (first.claims(), [first.beats(), second.beats()]);
+    let mut look = |step: &str| {
+        beats.iter().for_each(|beats| beats.beat(0).expect("beat"));
+        pod.connect("10.66.2.2:80")
+            .unwrap_or_else(|errno| panic!("{step}: errno {errno}"));
+        let accepted = daemon.accept();
+        let claim = claims.take(accepted.from, accepted.local).expect("map");
+        let asked = claim.expect(step).original_dst.socket_addr();
+        assert_eq!(asked.to_string(), "10.66.2.2:80", "{step}");
+        assert_eq!(pod.peer_name(), asked, "{step}");
+        assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
+        assert!(
+            outside.connect("10.66.2.2:80").is_err(),
+            "{step}: unguarded"
+        );
+    };
+    look("filled");
+    second.attach(&mut look).expect("attach");
+    first.attach(&mut look).expect("take back");
 }
 
 #[test]
-fn verdicts_of_an_earlier_generation_go_when_they_are_replaced() {
+fn tables_of_a_generation_that_is_not_attached_decide_nothing() {
     let lab = lab_or_skip!();
-    drop(lab.capturing(Mode::Require));
-    let mut capture = lab.start();
-    capture
-        .replace_verdicts(&kedge_capture::Verdicts::default())
-        .expect("replace");
+    let mut first = lab.capturing(Mode::Require);
+    let mut second = lab.filled(Mode::Off);
+    let mut pod = lab.actor("pods/a", "a");
+    assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
+    second.attach(|_| {}).expect("attach");
+    first
+        .replace_cgroups(&lab.cgroups_in(Mode::Require))
+        .expect("its own table is there as long as it is");
     let mut server = lab.actor("pods/b", "b");
-    capture.replace_cgroups(&[]).expect("replace");
     server.listen("10.66.2.2:80");
-    assert_eq!(lab.actor("pods/a", "a").connect("10.66.2.2:80"), Ok(()));
+    assert_eq!(pod.connect("10.66.2.2:80"), Ok(()), "off by the second");
+    let tables = std::fs::read_dir(lab.bpffs()).expect("list");
+    let names = tables.map(|entry| entry.expect("entry").file_name());
+    let generations = names.filter(|name| name.to_string_lossy().starts_with("generation-"));
+    assert_eq!(generations.count(), 1, "the first one's are gone");
+}
+
+#[test]
+fn of_two_daemons_that_start_at_once_the_second_is_told_to_wait() {
+    let lab = lab_or_skip!();
+    let first = StartLock::take(lab.bpffs()).expect("nobody else");
+    let refused = StartLock::take(lab.bpffs()).expect_err("the first one holds it");
+    assert!(chain(&refused).contains("starts just now"), "{refused}");
+    drop(first);
+    StartLock::take(lab.bpffs()).expect("free again");
+}
+
+#[test]
+fn a_daemon_that_serves_is_joined_by_none_but_its_successor() {
+    let lab = lab_or_skip!();
+    let start = StartLock::take(lab.bpffs()).expect("nobody else");
+    let serving = start.serve_alone().expect("nobody else");
+    let refused = start.serve_alone().expect_err("somebody serves");
+    assert!(chain(&refused).contains("run_dir"), "{refused}");
+    let successor = start.serve_beside().expect("handed over to");
+    drop((serving, successor));
+    start.serve_alone().expect("both have ended");
 }
 
 #[test]

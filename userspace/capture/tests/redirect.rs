@@ -181,7 +181,7 @@ fn a_verdict_for_one_port_leaves_the_others_alone() {
 fn without_a_living_worker_require_refuses_and_permissive_passes() {
     let lab = lab_or_skip!();
     let mut capture = lab.capturing(Mode::Require);
-    capture.beats().rest(0).expect("rest");
+    capture.beats().rest().expect("rest");
     let mut server = lab.actor("pods/b", "b");
     server.listen("10.66.2.2:80");
     let mut pod = lab.actor("pods/a", "a");

@@ -99,6 +99,13 @@ pub const FILES_SETTLE: Duration = Duration::from_millis(100);
 pub const FILES_POLL: Duration = Duration::from_secs(2);
 /// Shortest time between two looks that flows ask for.
 pub const FILES_POLL_MIN: Duration = Duration::from_millis(50);
+/// How long the other daemon of a hand-over may take to answer.
+pub const HANDOVER_ANSWER: Duration = Duration::from_secs(5);
+/// Carriers that one daemon has passed to another and that wait for a worker.
+pub const CARRIERS_PASSED: usize = 256;
+/// How long a daemon that has handed over stays at least: an accepted connection waits no longer
+/// for the directory, a link and an identity in turn.
+pub const RETIREMENT_MIN: Duration = Duration::from_secs(3 * HOLD.as_secs());
 /// How long live flows may go on after SIGTERM.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 

@@ -6,19 +6,24 @@ use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::worker::{self, Equipment};
-use crate::edge::{self, EventLog, Observed};
+use crate::edge::{AdminSocket, EventLog, Observed};
 use crate::events::Events;
-use crate::limits::{DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, PIPES_PER_WORKER, SHUTDOWN_GRACE};
+use crate::fault;
+use crate::handover::{self, Gate, Handed, Offer, PassOn, Passed, Predecessor, Succession};
+use crate::limits::{
+    CARRIERS_PASSED, DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, PIPES_PER_WORKER, SHUTDOWN_GRACE,
+};
 use crate::links::{Links, Manager, Stranger};
+use crate::listeners::Listeners;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use anyhow::{Context, Result};
 use kedge_api::EventKind;
-use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader};
-use kedge_sys::{canary, process, socket};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
+use kedge_identity::NodeSvid;
+use kedge_sys::{canary, process};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,19 +52,30 @@ pub fn run(config: Config) -> Result<()> {
             config.cgroup_root.display()
         )
     })?;
-    let listeners = Listeners::open(&config)?;
+    let lock = StartLock::take(&config.bpffs)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let capture = Capture::start(&capture_config(&config, &own), &object)?;
-    runtime.block_on(serve(Start {
-        config,
-        initial,
-        capture,
-        listeners,
-        descriptors,
-        started,
-    }))
+    runtime.block_on(async {
+        let (predecessor, handed, service) = match Predecessor::find(&config.run_dir).await? {
+            Some((predecessor, handed)) => (Some(predecessor), handed, lock.serve_beside()?),
+            None => (None, Handed::default(), lock.serve_alone()?),
+        };
+        let listeners = Listeners::open(&config, handed)?;
+        let capture = Capture::load(&capture_config(&config, &own), &object)?;
+        fault::point("start-loaded");
+        serve(Start {
+            config,
+            initial,
+            capture,
+            listeners,
+            predecessor,
+            locks: (lock, service),
+            descriptors,
+            started,
+        })
+        .await
+    })
 }
 
 struct Start {
@@ -67,27 +83,22 @@ struct Start {
     initial: Initial,
     capture: Capture,
     listeners: Listeners,
+    predecessor: Option<Predecessor>,
+    locks: (StartLock, ServiceLock),
     descriptors: u64,
     started: Instant,
 }
 
 async fn serve(start: Start) -> Result<()> {
-    let Start {
-        config,
-        initial,
-        mut capture,
-        listeners,
-        descriptors,
-        started,
-    } = start;
-    control::add_capture_routes(&config.capture).await?;
+    let (config, mut capture) = (start.config, start.capture);
     let (events, log) = begin_events(&config);
+    let kernel_records = kernel_records(&config, &events);
     let told = capture.events();
     let attached = format!("generation {} attached", capture.generation());
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));
 
-    let Initial { world, svid } = initial;
+    let Initial { world, svid } = start.initial;
     let (directory, policy) = (world.directory.clone(), world.policy.clone());
     let world = SharedWorld::new(world);
     let uncapturable = follow_programs(&config, told, (&world, &events))?;
@@ -100,14 +111,17 @@ async fn serve(start: Start) -> Result<()> {
         svids_in,
         &svid,
     );
+    // Everything that can fail comes before the first program is in its place.
     control.apply(directory, policy)?;
+    fault::point("start-filled");
+    control::add_capture_routes(&config.capture).await?;
+    fault::point("start-routed");
+    let doors = Doors::bind(&config.run_dir)?;
+    take_hooks(&capture, config.workers)?;
+    stand_alone(start.predecessor.as_ref()).await?;
     events.say(EventKind::CaptureStarted, attached);
 
-    let (links, demands) = Links::new();
-    let (links_in, strangers) = mpsc::channel(HANDSHAKES_INBOUND);
-    let shared = (Arc::clone(&links), world.clone(), events.clone());
-    let manager = Manager::new(shared, &svid, config.suites.clone())?;
-    tokio::spawn(manager.run(demands, strangers, svids));
+    let (links, links_in) = run_links(&config, (&world, &events), &svid, svids)?;
     let observed = Observed {
         config: Arc::clone(&config),
         world: world.clone(),
@@ -117,7 +131,7 @@ async fn serve(start: Start) -> Result<()> {
         events: events.clone(),
         ages: Arc::clone(&control.ages),
         uncapturable: uncapturable.clone(),
-        started,
+        started: start.started,
     };
     let crew = Crew {
         config: Arc::clone(&config),
@@ -126,20 +140,157 @@ async fn serve(start: Start) -> Result<()> {
         links_in,
         claims,
         beats,
-        kernel_records: kernel_records(&config, &events),
+        kernel_records,
         uncapturable,
-        events: events.clone(),
+        gate: Gate::shut_for(start.listeners.count()),
+        predecessor: start.predecessor.as_ref().map(Predecessor::pass_on),
+        events,
     };
-    let flows_max = flows_max(descriptors, config.workers);
-    crew.start(listeners, &observed.registries, flows_max)?;
-    let admin = edge::serve(&config.run_dir, observed.clone(), log)
-        .with_context(|| format!("open admin socket in {}", config.run_dir.display()))?;
-    tokio::spawn(admin);
-    tokio::spawn(control.run(Sources::watch(&config)));
-    let registries = observed.registries.clone();
-    tokio::spawn(control::watch_workers(registries, events.clone()));
-    events.say(EventKind::Started, format!("{} workers", config.workers));
-    until_stopped(&observed, &events).await
+    let opening = Opening {
+        flows_max: flows_max(start.descriptors, config.workers),
+        observed,
+        crew,
+        listeners: start.listeners,
+        predecessor: start.predecessor,
+        doors,
+        log,
+        locks: start.locks,
+    };
+    opening.open(control).await
+}
+
+/// Everything is in its place, and nothing is accepted yet.
+struct Opening {
+    observed: Observed,
+    crew: Crew,
+    listeners: Listeners,
+    flows_max: usize,
+    predecessor: Option<Predecessor>,
+    doors: Doors,
+    log: EventLog,
+    locks: (StartLock, ServiceLock),
+}
+
+impl Opening {
+    async fn open(self, control: Control) -> Result<()> {
+        let observed = self.observed;
+        let (start, service) = self.locks;
+        let (gate, beats) = (self.crew.gate.clone(), self.crew.beats.clone());
+        let listening = self.listeners.duplicates()?;
+        let registries = &observed.registries;
+        let passed = self
+            .crew
+            .start(self.listeners, registries, self.flows_max)?;
+        fault::point("start-workers");
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.serve_instead()?;
+        }
+        gate.open();
+        let succession = self.doors.publish(&observed, self.log)?;
+        tokio::spawn(control.run(Sources::watch(&observed.config)));
+        let events = observed.events.clone();
+        let registries = observed.registries.clone();
+        tokio::spawn(control::watch_workers(registries, events.clone()));
+        let workers = observed.config.workers;
+        events.say(EventKind::Started, format!("{workers} workers"));
+        drop(start);
+        let offer = Offer {
+            gate,
+            capture: Arc::clone(&observed.capture),
+            listening,
+            passed,
+            events,
+        };
+        until_the_end(&observed, beats, succession, offer, service).await
+    }
+}
+
+/// Makes links from now on; what the workers ask and answer by.
+fn run_links(
+    config: &Config,
+    (world, events): (&SharedWorld, &Events),
+    svid: &NodeSvid,
+    svids: mpsc::Receiver<NodeSvid>,
+) -> Result<(Arc<Links>, mpsc::Sender<Stranger>)> {
+    let (links, demands) = Links::new();
+    let (links_in, strangers) = mpsc::channel(HANDSHAKES_INBOUND);
+    let shared = (Arc::clone(&links), world.clone(), events.clone());
+    let manager = Manager::new(shared, svid, config.suites.clone())?;
+    tokio::spawn(manager.run(demands, strangers, svids));
+    Ok((links, links_in))
+}
+
+/// Until a successor serves and nothing is left here, or somebody asks to stop.
+async fn until_the_end(
+    observed: &Observed,
+    beats: Beats,
+    succession: Succession,
+    offer: Offer,
+    service: ServiceLock,
+) -> Result<()> {
+    tokio::select! {
+        successor = succession.succeeded(&offer) => {
+            drop((service, succession));
+            tokio::select! {
+                () = handover::retire(&successor, offer, observed) => Ok(()),
+                stopped = stopped(observed) => {
+                    grace(observed).await;
+                    stopped
+                }
+            }
+        }
+        stopped = stopped(observed) => {
+            stopped?;
+            // connect() fails at once from now on, rather than meet a port where nobody is.
+            beats.rest()?;
+            grace(observed).await;
+            Ok(())
+        }
+    }
+}
+
+/// The sockets at which this daemon is found, bound before anything is changed.
+struct Doors {
+    admin: AdminSocket,
+    succession: Succession,
+}
+
+impl Doors {
+    fn bind(run_dir: &Path) -> Result<Self> {
+        let bound = || {
+            let admin = AdminSocket::bind(run_dir)?;
+            let succession = Succession::bind(run_dir)?;
+            std::io::Result::Ok(Self { admin, succession })
+        };
+        bound().with_context(|| format!("open sockets in {}", run_dir.display()))
+    }
+
+    /// From now on it is this daemon that is asked.
+    fn publish(self, observed: &Observed, log: EventLog) -> Result<Succession> {
+        tokio::spawn(self.admin.publish(observed.clone(), log)?);
+        self.succession.publish()?;
+        Ok(self.succession)
+    }
+}
+
+/// Puts the programs in their places. Until the workers beat themselves, connect() counts on them:
+/// their listeners are open.
+fn take_hooks(capture: &Mutex<Capture>, workers: u16) -> Result<()> {
+    let mut capture = capture.lock().unwrap_or_else(PoisonError::into_inner);
+    let beats = capture.beats();
+    (0..workers).try_for_each(|worker| beats.beat(worker))?;
+    capture.attach(|_| fault::point("start-swapped"))?;
+    fault::point("start-attached");
+    Ok(())
+}
+
+/// Until no other daemon accepts connections.
+async fn stand_alone(predecessor: Option<&Predecessor>) -> Result<()> {
+    if let Some(predecessor) = predecessor {
+        predecessor.stand_by().await?;
+    }
+    fault::point("start-alone");
+    Ok(())
 }
 
 /// What the kernel is asked for and cannot do is said once, and done in userspace.
@@ -192,21 +343,27 @@ struct Crew {
     claims: Claims,
     beats: Beats,
     uncapturable: Uncapturable,
+    gate: Gate,
+    predecessor: Option<PassOn>,
     events: Events,
     kernel_records: KernelRecords,
 }
 
 impl Crew {
-    /// One thread each. A worker that ends takes the process with it: its share of connections
-    /// would have nobody otherwise, and a supervisor can start the daemon anew.
+    /// One thread each; the senders are what they are passed carriers by. A worker that ends takes
+    /// the process with it: its share of connections would have nobody otherwise, and a supervisor
+    /// can start the daemon anew.
     fn start(
         self,
         listeners: Listeners,
         registries: &[Arc<Registry>],
         flows_max: usize,
-    ) -> Result<()> {
+    ) -> Result<Vec<mpsc::Sender<Passed>>> {
         let shares = listeners.of_workers.into_iter().zip(registries);
-        for (index, ((capture, peers), registry)) in (0..).zip(shares) {
+        let mut passed_in = Vec::new();
+        for (index, (listeners, registry)) in (0..).zip(shares) {
+            let (sender, passed) = mpsc::channel(CARRIERS_PASSED);
+            passed_in.push(sender);
             let equipment = Equipment {
                 index,
                 world: self.world.clone(),
@@ -219,8 +376,10 @@ impl Crew {
                 beats: self.beats.clone(),
                 events: self.events.clone(),
                 registry: Arc::clone(registry),
-                capture,
-                peers,
+                listeners,
+                gate: self.gate.clone(),
+                predecessor: self.predecessor.clone(),
+                passed,
                 flows_max,
                 kernel_records: self.kernel_records.clone(),
             };
@@ -232,32 +391,7 @@ impl Crew {
                     std::process::exit(1);
                 })?;
         }
-        Ok(())
-    }
-}
-
-/// Each worker's own sockets; the kernel spreads peers' connections among them.
-struct Listeners {
-    of_workers: Vec<(TcpListener, Vec<TcpListener>)>,
-}
-
-impl Listeners {
-    fn open(config: &Config) -> Result<Self> {
-        let any = Ipv6Addr::UNSPECIFIED;
-        let open = |address: SocketAddr| {
-            socket::listen(address).with_context(|| format!("listen on {address}"))
-        };
-        let of_worker = |worker: u16| {
-            let port = config.capture.port + worker;
-            let peers = config.peer.listen.iter();
-            let peers = peers.map(|ip| open(SocketAddr::new(*ip, config.peer.port)));
-            Ok((
-                open(SocketAddr::new(any.into(), port))?,
-                peers.collect::<Result<_>>()?,
-            ))
-        };
-        let of_workers = (0..config.workers).map(of_worker).collect::<Result<_>>()?;
-        Ok(Self { of_workers })
+        Ok(passed_in)
     }
 }
 
@@ -292,24 +426,22 @@ fn read_object(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// Waits for a signal, then gives live flows a while to end.
-async fn until_stopped(observed: &Observed, events: &Events) -> Result<()> {
+/// Until somebody asks to stop.
+async fn stopped(observed: &Observed) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    events.say(EventKind::Stopping, "asked to stop");
+    observed.events.say(EventKind::Stopping, "asked to stop");
+    Ok(())
+}
+
+/// Gives live flows a while to end.
+async fn grace(observed: &Observed) {
     let deadline = Instant::now() + SHUTDOWN_GRACE;
-    let live = || {
-        observed
-            .registries
-            .iter()
-            .any(|registry| registry.live() > 0)
-    };
-    while live() && Instant::now() < deadline {
+    while observed.flows_live() > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(())
 }

@@ -12,6 +12,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// A build of kedged that is not the one under test, or that one configured otherwise.
+#[derive(Clone, Debug)]
+pub struct Build {
+    pub kedged: PathBuf,
+    pub object: PathBuf,
+    /// Added to the lab's configuration.
+    pub lines: String,
+}
+
 impl Lab {
     /// Starts kedged on both nodes; each gets its certificate and documents first.
     ///
@@ -51,13 +60,40 @@ impl Lab {
         self.start_program(node, faulty, Some(fault))
     }
 
+    /// Starts another build of kedged, with its own BPF object and these lines more in its
+    /// configuration.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_build(
+        &mut self,
+        node: Node,
+        build: &Build,
+        fault: Option<&str>,
+    ) -> Result<Process> {
+        let config = documents::configuration(&self.run, node, &build.object)?;
+        let path = self.run.node_folder(node).join("kedged-build.toml");
+        documents::replace(&path, &(config + &build.lines))?;
+        self.start_with(node, &build.kedged, &path, fault)
+    }
+
     fn start_program(&mut self, node: Node, kedged: &Path, fault: Option<&str>) -> Result<Process> {
+        let config = self.run.node_folder(node).join("kedged.toml");
+        self.start_with(node, kedged, &config, fault)
+    }
+
+    fn start_with(
+        &mut self,
+        node: Node,
+        kedged: &Path,
+        config: &Path,
+        fault: Option<&str>,
+    ) -> Result<Process> {
         ensure!(
             kedged.exists(),
             "{} is not built: cargo xtask build",
             kedged.display()
         );
-        let config = self.run.node_folder(node).join("kedged.toml");
         let kedged = kedged.display().to_string();
         let cgroup = self.run.cgroup()?.join(node.name()).join("kedged");
         let words = [&*kedged, "--config", &config.display().to_string()];
@@ -88,12 +124,17 @@ impl Lab {
     pub fn daemon(&self, node: Node) -> Result<&Process> {
         let name = daemon_name(node);
         let running = |process: &&Process| process.name == name && process.is_alive();
-        self.processes().iter().find(running).with_context(|| {
-            format!(
-                "{name} does not run; its log ends:\n{}",
-                process::tail(&self.run, &name)
-            )
-        })
+        // The newest: one that it has followed may still carry flows.
+        self.processes()
+            .iter()
+            .rev()
+            .find(running)
+            .with_context(|| {
+                format!(
+                    "{name} does not run; its log ends:\n{}",
+                    process::tail(&self.run, &name)
+                )
+            })
     }
 
     /// Ends both daemons and removes what they have left in the kernel: the next ones know no
@@ -103,7 +144,7 @@ impl Lab {
     /// When one does not end.
     pub fn stop_daemons(&mut self) -> Result<()> {
         for node in NODES {
-            if let Ok(daemon) = self.daemon(node) {
+            while let Ok(daemon) = self.daemon(node) {
                 daemon.stop(Signal::SIGTERM)?;
             }
             let pins = self.run.pins().join(node.name());

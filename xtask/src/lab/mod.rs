@@ -26,6 +26,7 @@ mod state;
 pub mod topology;
 
 pub use cpu::Share;
+pub use daemons::Build;
 pub use network::WIRE;
 pub use run::{Lock, Run, cgroup2};
 

@@ -181,26 +181,31 @@ impl Lab {
         }
     }
 
-    /// Starts capture as the daemon would: from the node's network namespace.
-    pub fn start(&self) -> Capture {
-        let started = self.try_start();
-        started.unwrap_or_else(|error| panic!("{}", chain(&error)))
+    /// Loads a generation as the daemon would: from the node's network namespace.
+    pub fn load(&self) -> Capture {
+        let loaded = self.try_load();
+        loaded.unwrap_or_else(|error| panic!("{}", chain(&error)))
     }
 
-    pub fn try_start(&self) -> Result<Capture, CaptureError> {
+    pub fn try_load(&self) -> Result<Capture, CaptureError> {
+        self.try_load_object(&self.object)
+    }
+
+    pub fn try_load_object(&self, object: &[u8]) -> Result<Capture, CaptureError> {
         let netns = File::open(format!("/run/netns/{}", self.netns("n"))).expect("open netns");
         thread::scope(|scope| {
-            let start = scope.spawn(|| {
+            let load = scope.spawn(|| {
                 nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
-                Capture::start(&self.config(), &self.object)
+                Capture::load(&self.config(), object)
             });
-            start.join().expect("start capture")
+            load.join().expect("load capture")
         })
     }
 
-    /// Capture with both pods in this mode, both places captured, worker 0 alive.
-    pub fn capturing(&self, mode: Mode) -> Capture {
-        let mut capture = self.start();
+    /// A generation with full tables, not attached yet: both pods in this mode, both places
+    /// captured, worker 0 alive.
+    pub fn filled(&self, mode: Mode) -> Capture {
+        let mut capture = self.load();
         capture
             .replace_cgroups(&self.cgroups_in(mode))
             .expect("replace cgroups");
@@ -208,6 +213,13 @@ impl Lab {
             .replace_verdicts(&verdicts())
             .expect("replace verdicts");
         capture.beats().beat(0).expect("beat");
+        capture
+    }
+
+    /// The same, attached.
+    pub fn capturing(&self, mode: Mode) -> Capture {
+        let mut capture = self.filled(mode);
+        capture.attach(|_| {}).expect("attach");
         capture
     }
 

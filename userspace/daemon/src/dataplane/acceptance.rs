@@ -8,11 +8,12 @@ use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Open, Seal};
 use crate::dataplane::registry::{Carriage, FlowInfo, Parties};
 use crate::dataplane::worker::Worker;
+use crate::handover::Passed;
 use crate::limits::{CARRIER_IDLE_ACCEPTOR, FIRST_FLIGHT_TIMEOUT, PARTING, STRANGER_TIMEOUT};
 use crate::links::{Link, Stranger};
 use kedge_link::wire::{Answer, Header, Opening};
 use kedge_link::{Flight, FlightError};
-use kedge_model::Refusal;
+use kedge_model::{Refusal, canonical};
 use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Sealer, Unsealer, deframe};
 use kedge_sys::socket::read_now;
 use std::io;
@@ -92,19 +93,53 @@ pub async fn carry(worker: Worker, carrier: TcpStream, from: SocketAddr) {
     if first[0] == TLS_HANDSHAKE {
         return hand_over(&worker, carrier, from, &first[..len]);
     }
-    let result = match consume_opening(&worker, &first) {
+    match consume_opening(&worker, &first) {
         Ok(link) => {
             drop(stranger);
-            receive_flight(&worker, &link, &carrier)
-                .await
-                .map(|arrived| (link, arrived))
+            carry_opened(&worker, &link, carrier, from).await;
         }
-        Err(error) => Err(error),
-    };
-    match result {
-        Ok((link, arrived)) => accept(&worker, &link, carrier, arrived).await,
-        Err(error) => report(&worker, from, &error),
+        Err(error) => pass_on(&worker, carrier, from, first, &error),
     }
+}
+
+/// Carries a connection that a successor has accepted for us.
+pub async fn carry_passed(worker: Worker, passed: Passed) {
+    let Ok(from) = passed.carrier.peer_addr().map(canonical) else {
+        return;
+    };
+    let Ok(carrier) = TcpStream::from_std(passed.carrier) else {
+        return;
+    };
+    match consume_opening(&worker, &passed.opening) {
+        Ok(link) => carry_opened(&worker, &link, carrier, from).await,
+        Err(error) => pass_on(&worker, carrier, from, passed.opening, &error),
+    }
+}
+
+async fn carry_opened(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, from: SocketAddr) {
+    match receive_flight(worker, link, &carrier).await {
+        Ok(arrived) => accept(worker, link, carrier, arrived).await,
+        Err(error) => report(worker, from, &error),
+    }
+}
+
+/// A link that is not ours may be our predecessor's; every other fault is the carrier's own.
+fn pass_on(
+    worker: &Worker,
+    carrier: TcpStream,
+    from: SocketAddr,
+    opening: [u8; Opening::LEN],
+    error: &Unaccepted,
+) {
+    if let (Unaccepted::UnknownLink(_), Some(predecessor)) = (error, &worker.predecessor) {
+        let passed = carrier
+            .into_std()
+            .and_then(|carrier| predecessor.pass(Passed { carrier, opening }));
+        if passed.is_ok() {
+            return;
+        }
+    }
+    report(worker, from, error);
 }
 
 /// Reads until there is a whole opening, or a first byte that is none. Its bytes are often there

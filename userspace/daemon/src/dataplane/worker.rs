@@ -10,8 +10,10 @@ use crate::dataplane::registry::{FlowInfo, Registered, Registry};
 use crate::dataplane::{acceptance, authority, intake};
 use crate::events::Events;
 use crate::fault;
+use crate::handover::{Gate, Keeper, PassOn, Passed};
 use crate::limits::{ACCEPT_PAUSE, ANSWER_TIMEOUT, BEAT, OPENING_PER_WORKER, STRANGERS_PER_WORKER};
 use crate::links::{Links, Stranger};
+use crate::listeners::OfWorker;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_capture::{Beats, Claims};
@@ -43,8 +45,12 @@ pub struct Equipment {
     pub beats: Beats,
     pub events: Events,
     pub registry: Arc<Registry>,
-    pub capture: std::net::TcpListener,
-    pub peers: Vec<std::net::TcpListener>,
+    pub listeners: OfWorker,
+    pub gate: Gate,
+    /// Where carriers of unknown links go.
+    pub predecessor: Option<PassOn>,
+    /// Carriers that a successor passes on.
+    pub passed: mpsc::Receiver<Passed>,
     pub flows_max: usize,
     pub kernel_records: KernelRecords,
 }
@@ -68,6 +74,7 @@ pub struct Shared {
     pub kernel_records: KernelRecords,
     pub carriers: Carriers,
     pub strangers: Arc<Semaphore>,
+    pub predecessor: Option<PassOn>,
     opening: Arc<Semaphore>,
     flows_max: usize,
     picks: Cell<u64>,
@@ -90,12 +97,10 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
-        let capture = TcpListener::from_std(equipment.capture)?;
-        let peers: std::io::Result<Vec<_>> = equipment
-            .peers
-            .into_iter()
-            .map(TcpListener::from_std)
-            .collect();
+        let capture = equipment.listeners.capture.into_iter();
+        let capture: std::io::Result<Vec<_>> = capture.map(TcpListener::from_std).collect();
+        let peers = equipment.listeners.peers.into_iter();
+        let peers: std::io::Result<Vec<_>> = peers.map(TcpListener::from_std).collect();
         let worker = Worker(Rc::new(Shared {
             carriers: Carriers::new(equipment.world.clone()),
             world: equipment.world,
@@ -110,6 +115,7 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             pool: Pool::default(),
             pipes: Pipes::default(),
             kernel_records: equipment.kernel_records,
+            predecessor: equipment.predecessor,
             strangers: Arc::new(Semaphore::new(STRANGERS_PER_WORKER)),
             opening: Arc::new(Semaphore::new(OPENING_PER_WORKER)),
             flows_max: equipment.flows_max,
@@ -118,10 +124,16 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             now_s: Cell::new(0),
         }));
         for peer in peers? {
-            let worker = worker.clone();
-            spawn_local(async move { accept_peers(worker, peer).await });
+            spawn_local(accept_peers(worker.clone(), peer, equipment.gate.keeper()));
         }
-        spawn_local(accept_captured(worker.clone(), capture));
+        for capture in capture? {
+            spawn_local(accept_captured(
+                worker.clone(),
+                capture,
+                equipment.gate.keeper(),
+            ));
+        }
+        spawn_local(take_passed(worker.clone(), equipment.passed));
         spawn_local(authority::follow(
             worker.world.clone(),
             Arc::clone(&worker.registry),
@@ -210,10 +222,9 @@ impl Worker {
     }
 }
 
-/// Takes captured connections until the process ends.
-async fn accept_captured(worker: Worker, listener: TcpListener) {
-    loop {
-        let (near, from) = accept(&worker, &listener).await;
+/// Takes captured connections until another daemon does.
+async fn accept_captured(worker: Worker, listener: TcpListener, mut gate: Keeper) {
+    while let Some((near, from)) = gate.admit(async || accept(&worker, &listener).await).await {
         let permit = Arc::clone(&worker.opening).try_acquire_owned();
         match permit {
             Ok(permit) if !worker.is_full() => {
@@ -232,10 +243,16 @@ async fn accept_captured(worker: Worker, listener: TcpListener) {
     }
 }
 
-/// Takes connections of peers until the process ends.
-async fn accept_peers(worker: Worker, listener: TcpListener) {
-    loop {
-        let (carrier, from) = accept(&worker, &listener).await;
+/// Takes carriers of our links that another daemon has accepted.
+async fn take_passed(worker: Worker, mut passed: mpsc::Receiver<Passed>) {
+    while let Some(passed) = passed.recv().await {
+        spawn_local(acceptance::carry_passed(worker.clone(), passed));
+    }
+}
+
+/// Takes connections of peers until another daemon does.
+async fn accept_peers(worker: Worker, listener: TcpListener, mut gate: Keeper) {
+    while let Some((carrier, from)) = gate.admit(async || accept(&worker, &listener).await).await {
         if worker.is_full() {
             worker.events.over_limit("flows", worker.flows_max);
         } else {

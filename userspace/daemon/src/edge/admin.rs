@@ -13,7 +13,7 @@ use kedge_api::{ApiError, Event, EventsQuery, ExplainQuery, path};
 use kedge_policy::Request;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc};
 
@@ -23,26 +23,42 @@ struct Edge {
     log: EventLog,
 }
 
-/// Listens on `<run_dir>/admin.sock`, mode 0600. A socket that an earlier daemon left is replaced.
-pub fn serve(
-    run_dir: &Path,
-    observed: Observed,
-    log: EventLog,
-) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
-    std::fs::create_dir_all(run_dir)?;
-    let socket = run_dir.join(path::SOCKET_FILE);
-    match std::fs::remove_file(&socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// `<run_dir>/admin.sock`, mode 0600, bound under another name first: the right one never has the
+/// wrong permissions, and an earlier daemon keeps it until this one serves.
+pub struct AdminSocket {
+    listener: UnixListener,
+    hidden: PathBuf,
+    path: PathBuf,
+}
+
+impl AdminSocket {
+    pub fn bind(run_dir: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(run_dir)?;
+        let hidden = run_dir.join(".admin.sock");
+        let _ = std::fs::remove_file(&hidden);
+        let listener = UnixListener::bind(&hidden)?;
+        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self {
+            listener,
+            hidden,
+            path: run_dir.join(path::SOCKET_FILE),
+        })
     }
-    // Bound under another name first: the right one never has the wrong permissions.
-    let hidden = run_dir.join(".admin.sock");
-    let _ = std::fs::remove_file(&hidden);
-    let listener = UnixListener::bind(&hidden)?;
-    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&hidden, &socket)?;
-    let edge = Edge { observed, log };
-    let router = Router::new()
+
+    /// Takes the place of an earlier daemon's, or of what one has left.
+    pub fn publish(
+        self,
+        observed: Observed,
+        log: EventLog,
+    ) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
+        std::fs::rename(&self.hidden, &self.path)?;
+        let router = router(Edge { observed, log });
+        Ok(async move { axum::serve(self.listener, router).await })
+    }
+}
+
+fn router(edge: Edge) -> Router {
+    Router::new()
         .route(path::STATUS, get(status))
         .route(
             path::LINKS,
@@ -57,8 +73,7 @@ pub fn serve(
         .route(path::EVENTS, get(events))
         .route(path::METRICS, get(metrics))
         .fallback(unknown)
-        .with_state(edge);
-    Ok(async move { axum::serve(listener, router).await })
+        .with_state(edge)
 }
 
 async fn status(State(edge): State<Edge>) -> Response {

@@ -7,6 +7,6 @@ mod log;
 mod metrics;
 mod report;
 
-pub use admin::serve;
+pub use admin::AdminSocket;
 pub use log::EventLog;
 pub use report::Observed;

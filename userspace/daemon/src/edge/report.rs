@@ -63,6 +63,10 @@ impl Observed {
         }
     }
 
+    pub fn flows_live(&self) -> usize {
+        self.registries.iter().map(|registry| registry.live()).sum()
+    }
+
     fn svid(&self) -> SvidStatus {
         let not_after = self.ages.svid_not_after.load(Relaxed);
         SvidStatus {
@@ -182,7 +186,7 @@ impl Observed {
     }
 
     pub fn flows(&self) -> Flows {
-        let total: usize = self.registries.iter().map(|registry| registry.live()).sum();
+        let total = self.flows_live();
         let flows = (0..).zip(&self.registries).flat_map(|(worker, registry)| {
             let list = registry.list().into_iter();
             list.map(move |(key, info)| self.flow(worker, registry, key, &info))

@@ -7,7 +7,10 @@ use kedge_link::{Contender, LinkId, resolve_duel};
 use kedge_model::{NodeName, Refusal};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use tokio::sync::{mpsc, watch};
 
 /// What workers and control connections ask of the manager.
@@ -23,6 +26,8 @@ pub struct Links {
     peers: ArcSwap<HashMap<NodeName, Arc<Peer>>>,
     by_id: ArcSwap<HashMap<LinkId, Arc<Link>>>,
     demands: mpsc::Sender<Demand>,
+    /// Another daemon serves this node: see [`Links::retire`].
+    retired: AtomicBool,
     pub handshakes_total: AtomicU64,
 }
 
@@ -56,6 +61,7 @@ impl Links {
             peers: ArcSwap::default(),
             by_id: ArcSwap::default(),
             demands,
+            retired: AtomicBool::new(false),
             handshakes_total: AtomicU64::new(0),
         };
         (Arc::new(links), requests)
@@ -74,11 +80,6 @@ impl Links {
         let peer = self.peer(node);
         let mut outcome = peer.outcome.subscribe();
         let failures = outcome.borrow_and_update().failures;
-        let demand = Demand::Open(node.clone());
-        self.demands
-            .send(demand)
-            .await
-            .map_err(|_| Refusal::Draining)?;
         let established = async {
             loop {
                 if let Some(link) = self.current(node) {
@@ -87,6 +88,12 @@ impl Links {
                 if outcome.borrow_and_update().failures > failures {
                     return Err(Refusal::LinkFailed);
                 }
+                // Again after each change: a link may be drained before we have seen it.
+                let demand = Demand::Open(node.clone());
+                self.demands
+                    .send(demand)
+                    .await
+                    .map_err(|_| Refusal::Draining)?;
                 outcome.changed().await.map_err(|_| Refusal::Draining)?;
             }
         };
@@ -101,7 +108,20 @@ impl Links {
             .get(node)?
             .current
             .load_full()
-            .filter(|link| link.is_open())
+            .filter(|link| link.is_open() || (self.is_retired() && !link.is_dead()))
+    }
+
+    /// Another daemon serves this node now: all links, also those to come, drain, so that peers
+    /// make new ones with it. What was accepted here before still finds its way over them.
+    pub fn retire(&self) {
+        self.retired.store(true, SeqCst);
+        for link in self.all() {
+            link.command(Command::Drain);
+        }
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.load(SeqCst)
     }
 
     /// Takes a new link into use, and lets the loser drain where there are two between the same
@@ -126,6 +146,9 @@ impl Links {
                 rival.command(Command::Drain);
             }
             None => peer.current.store(Some(Arc::clone(link))),
+        }
+        if self.is_retired() {
+            link.command(Command::Drain);
         }
         peer.outcome.send_modify(|outcome| {
             outcome.established += 1;
