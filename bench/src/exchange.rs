@@ -39,6 +39,12 @@ pub fn sequential(exchange: &Exchange) -> Result<Exchanged> {
     })
 }
 
+/// One, on a runtime of its own; gives its nonce.
+pub fn one_alone(server: SocketAddr, bytes_max: u32) -> Result<Nonce> {
+    let (nonce, _) = runtime()?.block_on(one(server, bytes_max, None))?;
+    Ok(nonce)
+}
+
 /// No connection sends its second half before all of them are open.
 pub fn concurrent(exchange: &Exchange) -> Result<Exchanged> {
     runtime()?.block_on(async {

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod churn;
 mod connect;
 mod exchange;
 mod forge;
@@ -54,6 +55,12 @@ enum Verb {
     Reset { server: SocketAddr },
     /// One open connection: a request every 100 ms until standard input ends.
     Steady { server: SocketAddr },
+    /// Short connections, each checked at both ends, until standard input ends.
+    Churn {
+        server: SocketAddr,
+        #[arg(long, default_value_t = 2)]
+        clients: usize,
+    },
     /// What the server has seen so far; `--clear` begins anew.
     Report {
         server: SocketAddr,
@@ -142,6 +149,7 @@ fn main() -> Result<()> {
         Verb::HalfClose { server } => print(&probes::half_close(server)?),
         Verb::Reset { server } => print(&probes::reset(server)?),
         Verb::Steady { server } => print(&sustained::steady(server)?),
+        Verb::Churn { server, clients } => print(&churn::churn(server, clients)?),
         Verb::Report { server, clear } => print(&probes::report(server, clear)?),
         Verb::Bulk { server, seconds } => print(&sustained::bulk(server, seconds)?),
         Verb::Rr {

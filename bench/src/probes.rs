@@ -23,6 +23,18 @@ pub struct Peer {
     peername: String,
 }
 
+impl Peer {
+    /// Whether the server takes us for who we are.
+    pub fn is_true(&self) -> bool {
+        let canonical = |text: &str| {
+            let address: SocketAddr = text.parse().ok()?;
+            Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        };
+        let ours = canonical(&self.client.to_string());
+        canonical(&self.accepted) == ours && canonical(&self.peername) == ours
+    }
+}
+
 pub fn connect(server: SocketAddr, kind: u8) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(server).with_context(|| format!("connect to {server}"))?;
     stream.set_nodelay(true)?;

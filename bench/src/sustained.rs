@@ -93,7 +93,7 @@ pub fn idle(server: SocketAddr, connections: usize) -> Result<()> {
     Ok(())
 }
 
-fn end_of_input() -> Receiver<()> {
+pub fn end_of_input() -> Receiver<()> {
     let (ended, receiver) = channel();
     thread::spawn(move || {
         let _ = stdin().read_to_end(&mut Vec::new());
