@@ -49,7 +49,7 @@ fn an_open_flow_that_a_new_policy_denies_is_reset_with_the_reason() {
             let denied = |line: &str| line.contains("\"denied\"");
             Ok(events.lines().skip(told).any(denied).then_some(()))
         })?;
-        let outcome = steady.finish()?;
+        let outcome = steady.broken()?;
         ensure!(outcome["errors"] == 1, "{outcome}");
         Ok(())
     });
@@ -80,6 +80,14 @@ impl Steady {
             .spawn()?;
         std::thread::sleep(Duration::from_millis(500));
         Ok(Self(child))
+    }
+
+    /// Of a connection that breaks: the client notices with its next request, and ends by itself.
+    fn broken(mut self) -> Result<Value> {
+        wait_for("the client to notice", Duration::from_secs(5), || {
+            Ok(self.0.try_wait()?.map(drop))
+        })?;
+        self.finish()
     }
 
     fn finish(mut self) -> Result<Value> {
