@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(6);
 /// Long enough for a second SYN, short enough for a test that waits for one that is dropped.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Shorter than a server that reads nothing pauses.
+const ACKNOWLEDGE_LIMIT: Duration = Duration::from_millis(1_500);
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FastOpen {
@@ -253,14 +255,24 @@ fn talk(mut socket: Socket, request: &Request, outcome: &mut Outcome) -> Step<()
 fn pour(mut socket: Socket, count: usize, request: &Request, outcome: &mut Outcome) -> Step<()> {
     socket.write_all(&vec![0; count]).call("send")?;
     if request.linger.is_none() {
-        // What is going to be acknowledged is, on a way without loss, in a fraction of this.
-        std::thread::sleep(Duration::from_millis(300));
+        outcome.way = when_acknowledged(&socket, count as u64);
     }
-    outcome.way = option::way(&socket).ok();
     let started = Instant::now();
     drop(socket);
     outcome.close_ms = Some(started.elapsed().as_millis());
     Ok(())
+}
+
+/// TCP_INFO once everything is acknowledged, or when nobody would wait longer.
+fn when_acknowledged(socket: &Socket, count: u64) -> Option<Way> {
+    let started = Instant::now();
+    loop {
+        let way = option::way(socket).ok()?;
+        if way.bytes_acked >= count || started.elapsed() > ACKNOWLEDGE_LIMIT {
+            return Some(way);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The other end of the socket that has this end, as `ss` and its like find it.

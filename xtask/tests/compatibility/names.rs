@@ -1,6 +1,6 @@
 //! Addresses: those that a socket has, those that it shows, and those that it may not have.
 
-use crate::{CAPTURED, DIRECT, PLAIN, Way, counted, events, failed, ip_of, is_capture, is_told};
+use crate::{CAPTURED, DIRECT, PLAIN, Way, events, failed, ip_of, is_capture, is_told};
 use crate::{refused, serve, serve_plainly, socket, succeeded, was_reset};
 use anyhow::{Result, ensure};
 use std::net::Ipv4Addr;
@@ -157,7 +157,6 @@ fn a_device_must_lead_to_the_daemon_as_it_must_to_the_destination() {
 #[test]
 fn a_pod_that_connects_to_its_own_address_stays_within_the_pod() {
     play(|lab| {
-        let before = counted(lab, "captured")?;
         for pod in [&BARE, &CLIENT, &LOCAL] {
             serve(lab, pod, PLAIN, &[])?;
             let own = at(pod.v4(), PLAIN);
@@ -168,7 +167,6 @@ fn a_pod_that_connects_to_its_own_address_stays_within_the_pod() {
             }
             ensure!(outcome["seen"]["accepted"] == outcome["local"], "{outcome}");
         }
-        ensure!(counted(lab, "captured")? == before, "captured");
         Ok(())
     });
 }
