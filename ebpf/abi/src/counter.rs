@@ -58,11 +58,17 @@ counters! {
     Unanswered = 17, "unanswered";
     /// Captured connections that ended before a SYN could leave.
     Unsent = 18, "unsent";
+    /// connect() calls that failed by a refusal that the daemon had learnt.
+    RefusedAgain = 19, "refused_again";
+    /// connect() calls of a workload that had too many under way already.
+    QuotaRefused = 20, "quota_refused";
+    /// Captured connections that their clients closed before the daemon had them.
+    LeftEarly = 21, "left_early";
 }
 
 impl Counter {
     /// How many there are: the capacity of `COUNTERS`.
-    pub const COUNT: u32 = Self::Unsent as u32 + 1;
+    pub const COUNT: u32 = Self::LeftEarly as u32 + 1;
 }
 
 #[cfg(test)]

@@ -32,6 +32,13 @@ pub enum EventKind {
     Unanswered = 11,
     /// A captured connection ended before a SYN could leave.
     Unsent = 12,
+    /// A connect() failed by a refusal that the daemon had learnt.
+    RefusedAgain = 13,
+    /// A connect() of a workload that has too many under way already was refused.
+    QuotaRefused = 14,
+    /// A client closed its connection before the daemon had it: it wanted connect()'s outcome
+    /// only.
+    LeftEarly = 15,
 }
 
 impl EventKind {
@@ -48,6 +55,9 @@ impl EventKind {
         Self::ProbeDropped,
         Self::Unanswered,
         Self::Unsent,
+        Self::RefusedAgain,
+        Self::QuotaRefused,
+        Self::LeftEarly,
     ];
 }
 
@@ -66,7 +76,9 @@ pub struct Event {
     /// One of [`EventKind`].
     pub kind: u32,
     /// Of the refusal, or 0.
-    pub errno: u32,
+    pub errno: u16,
+    /// [`crate::Refusal::reason`], or 0.
+    pub reason: u16,
     /// Zero where it is not known (in connect).
     pub source: Endpoint,
     pub destination: Endpoint,

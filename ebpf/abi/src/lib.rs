@@ -4,11 +4,12 @@
 //! ```text
 //!             userspace writes                        programs write
 //!   ROOT, BEATS       who serves, and is it alive     CLAIMS      tuple -> what was asked for
-//!   CGROUPS           cgroup -> class                 ADMITTED    tuple -> its true client
-//!   PROBE_PORTS       (cgroup, port)                  ORIGINAL    socket -> what was asked for
-//!   VERDICTS, PORTS   (class, prefix, port)           CLIENT      socket -> its true client
-//!   PLACES            local pods, nodes               COUNTERS, EVENTS
-//!   SLOTS             where capture sends to
+//!   CGROUPS           cgroup -> class                 ACCEPTED    our socket -> the same
+//!   PROBE_PORTS       (cgroup, port)                  PENDING     cgroup -> its claims
+//!   VERDICTS, PORTS   (class, prefix, port)           ADMITTED    tuple -> its true client
+//!   REFUSALS          what was refused just now       ORIGINAL    socket -> what was asked for
+//!   PLACES            local pods, nodes               CLIENT      socket -> its true client
+//!   SLOTS             where capture sends to          COUNTERS, EVENTS
 //!   DELIVERIES        our socket -> true client
 //! ```
 //!
@@ -32,6 +33,7 @@ mod counter;
 mod event;
 pub mod limits;
 pub mod place;
+mod refusal;
 mod root;
 mod slot;
 mod socket;
@@ -42,9 +44,10 @@ pub use cgroup::{CgroupEntry, ProbePort, class, kind};
 pub use counter::Counter;
 pub use event::{Event, EventKind};
 pub use place::Place;
+pub use refusal::{Refusal, RefusalKey};
 pub use root::Root;
 pub use slot::Slot;
-pub use socket::{Claim, Client, Original, Tuple, original};
+pub use socket::{Claim, Client, Original, Tuple, claim, original};
 pub use verdict::{LpmKey, PortKey, VerdictEntry, VerdictKey};
 
 /// Raised with every change of a layout, a map's type or its capacity.
@@ -63,7 +66,10 @@ pub mod map {
     pub const PORTS: &str = "PORTS";
     pub const PLACES: &str = "PLACES";
     pub const SLOTS: &str = "SLOTS";
+    pub const REFUSALS: &str = "REFUSALS";
+    pub const PENDING: &str = "PENDING";
     pub const CLAIMS: &str = "CLAIMS";
+    pub const ACCEPTED: &str = "ACCEPTED";
     pub const DELIVERIES: &str = "DELIVERIES";
     pub const ADMITTED: &str = "ADMITTED";
     pub const ORIGINAL: &str = "ORIGINAL";
@@ -81,13 +87,16 @@ pub mod map {
         PORTS,
         PLACES,
         SLOTS,
+        REFUSALS,
         COUNTERS,
         EVENTS,
     ];
 
     /// What is filed about single connections, shared by all generations of one
     /// [`STATE_VERSION`](crate::STATE_VERSION).
-    pub const STATE: &[&str] = &[CLAIMS, DELIVERIES, ADMITTED, ORIGINAL, CLIENT];
+    pub const STATE: &[&str] = &[
+        PENDING, CLAIMS, ACCEPTED, DELIVERIES, ADMITTED, ORIGINAL, CLIENT,
+    ];
 }
 
 /// Names of the programs, in the order in which they are attached: first who reads what a

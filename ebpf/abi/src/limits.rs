@@ -22,8 +22,15 @@ pub const VERDICTS: u32 = 262_144;
 pub const PORTS: u32 = 262_144;
 /// Local pods' and nodes' addresses.
 pub const PLACES: u32 = 65_536;
-/// Captured connections that their worker has not accepted yet.
+/// Refusals that connect() repeats without asking the daemon.
+pub const REFUSALS: u32 = 16_384;
+/// Captured connections whose handshake with the daemon is not finished yet.
 pub const CLAIMS: u32 = 65_536;
+/// The same, of one cgroup: as many as the accept queue of one worker has places.
+pub const CLAIMS_PER_CGROUP: i64 = 4_096;
+/// How long two sockets of one tuple leave their dispute behind, in nanoseconds: longer than
+/// the kernel repeats a SYN.
+pub const DISPUTE_NS: u64 = 300_000_000_000;
 /// Connections of the daemon to local workloads, from before connect() to their end.
 pub const DELIVERIES: u32 = 65_536;
 /// Admitted connections whose handshake is not finished yet.
@@ -34,3 +41,5 @@ pub const EVENTS_BYTES: u32 = 256 * 1024;
 pub const EXTENSION_HEADERS: u32 = 6;
 /// How long after its last beat a worker still gets connections, in nanoseconds.
 pub const BEAT_FRESH_NS: u64 = 5_000_000_000;
+
+const _: () = assert!(CLAIMS_PER_CGROUP * 16 <= CLAIMS as i64);

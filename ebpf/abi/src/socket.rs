@@ -81,7 +81,16 @@ pub struct Original {
 
 const _: () = assert!(size_of::<Original>() == 80);
 
-/// Value of `CLAIMS`: filed by sock_ops before the SYN, taken once by the worker that accepts.
+/// What a [`Claim`] is worth.
+pub mod claim {
+    pub const FILED: u32 = 0;
+    /// Two namespaces share an address, and a socket of each has this tuple: nobody can tell
+    /// whose the connection is.
+    pub const DISPUTED: u32 = 1;
+}
+
+/// Value of `CLAIMS`, filed by sock_ops before the SYN; and storage of the daemon's socket
+/// (`ACCEPTED`), to which it moves when the handshake is finished.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
@@ -92,11 +101,14 @@ pub struct Claim {
     pub lineage: [u64; LINEAGE],
     pub socket_cookie: u64,
     pub netns_cookie: u64,
+    /// CLOCK_MONOTONIC.
+    pub filed_ns: u64,
     pub asked: Endpoint,
-    pub reserved: u32,
+    /// One of [`claim`].
+    pub state: u32,
 }
 
-const _: () = assert!(size_of::<Claim>() == 80);
+const _: () = assert!(size_of::<Claim>() == 88);
 
 /// The true client of a delivered connection: value of `DELIVERIES` (by the daemon's socket
 /// cookie), of `ADMITTED` (by tuple), and storage of the server's socket (`CLIENT`).

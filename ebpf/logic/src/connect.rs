@@ -1,9 +1,9 @@
 //! What happens with a connect().
 
 use crate::cgroup::Owner;
-use crate::errno::{ECONNREFUSED, EPERM};
+use crate::errno::{EADDRNOTAVAIL, ECONNREFUSED, EPERM};
 use crate::tables::{Tables, verdict_for};
-use kedge_abi::{Endpoint, Place, Root, class, limits, place, verdict};
+use kedge_abi::{Endpoint, Place, Refusal, RefusalKey, Root, class, limits, place, verdict};
 
 /// A connect() that a program was asked about.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,18 @@ pub struct Attempt {
     pub socket_cookie: u64,
     /// CLOCK_MONOTONIC in nanoseconds.
     pub now: u64,
+}
+
+impl Attempt {
+    #[inline(always)]
+    #[must_use]
+    pub fn refusal_key(&self) -> RefusalKey {
+        RefusalKey {
+            cgroup_id: self.owner.id,
+            asked: self.asked,
+            reserved: 0,
+        }
+    }
 }
 
 /// What becomes of it.
@@ -26,6 +38,10 @@ pub enum Outcome {
     Capture(u32),
     /// A verdict fails it with this errno.
     Refuse(u16),
+    /// The daemon has refused the same before, and this still holds.
+    RefuseAgain(Refusal),
+    /// The workload has too many connections under way: it fails as if its ports had run out.
+    RefuseOverQuota(u16),
     /// `permissive`: it goes where it asked, in the clear, since no worker lives.
     PassWithoutWorker,
     /// `require`: it fails, since no worker lives.
@@ -53,6 +69,12 @@ fn of_workload<T: Tables>(tables: &T, attempt: &Attempt) -> Outcome {
     if verdict != verdict::CAPTURE || is_own(tables, attempt) {
         return Outcome::Pass;
     }
+    if let Some(refusal) = learnt(tables, attempt) {
+        return Outcome::RefuseAgain(refusal);
+    }
+    if tables.pending(attempt.owner.id) >= limits::CLAIMS_PER_CGROUP {
+        return Outcome::RefuseOverQuota(EADDRNOTAVAIL);
+    }
     match slot_for(tables, attempt) {
         Some(slot) => Outcome::Capture(slot),
         None if attempt.owner.class == class::PERMISSIVE => Outcome::PassWithoutWorker,
@@ -66,6 +88,14 @@ fn of_workload<T: Tables>(tables: &T, attempt: &Attempt) -> Outcome {
 fn is_own<T: Tables>(tables: &T, attempt: &Attempt) -> bool {
     let place = tables.place(&attempt.asked.address);
     place.is_some_and(|place| place.cgroup_id != 0 && place.cgroup_id == attempt.owner.id)
+}
+
+/// A refusal that still holds. What has run out is not removed here: only the daemon writes.
+#[inline(always)]
+fn learnt<T: Tables>(tables: &T, attempt: &Attempt) -> Option<Refusal> {
+    tables
+        .refusal(&attempt.refusal_key())
+        .filter(|refusal| attempt.now < refusal.valid_until_ns)
 }
 
 /// kedged goes to local workloads, to the peer port of nodes, and to itself.
@@ -247,6 +277,68 @@ mod tests {
             decide(&world, &attempt(class::REQUIRE, "10.9.1.1:80")),
             Outcome::Refuse(113)
         );
+    }
+
+    fn refusal(valid_until_ns: u64) -> Refusal {
+        Refusal {
+            valid_until_ns,
+            errno: 111,
+            reason: 20,
+            ..Refusal::default()
+        }
+    }
+
+    #[test]
+    fn a_learnt_refusal_holds_for_its_asker_and_place_and_no_longer_than_it_says() {
+        let mut world = capturing();
+        let asked = attempt(class::REQUIRE, "10.1.2.3:80");
+        world.refuse_again(asked.refusal_key(), refusal(NOW + 1));
+        let outcome = |attempt: &Attempt| decide(&world, attempt);
+        assert_eq!(
+            outcome(&asked),
+            Outcome::RefuseAgain(refusal(NOW + 1)),
+            "before it runs out"
+        );
+        let captured = |attempt| matches!(outcome(&attempt), Outcome::Capture(_));
+        assert!(
+            captured(Attempt {
+                now: NOW + 1,
+                ..asked
+            }),
+            "it ran out"
+        );
+        assert!(captured(attempt(class::REQUIRE, "10.1.2.3:81")));
+        assert!(captured(attempt(class::REQUIRE, "10.1.2.4:80")));
+        let mut other = asked;
+        other.owner.id = 2;
+        assert!(captured(other), "another workload asks for the same");
+    }
+
+    #[test]
+    fn a_learnt_refusal_never_refuses_what_a_verdict_lets_pass() {
+        let mut world = capturing();
+        let asked = attempt(class::PERMISSIVE, "192.0.2.1:443");
+        world.refuse_again(asked.refusal_key(), refusal(u64::MAX));
+        assert_eq!(decide(&world, &asked), Outcome::Pass);
+    }
+
+    #[test]
+    fn a_workload_over_its_quota_is_refused_and_another_is_not() {
+        let mut world = capturing();
+        let one = attempt(class::REQUIRE, "10.1.2.3:80");
+        let mut other = one;
+        other.owner.id = 2;
+        world
+            .pending
+            .insert(one.owner.id, limits::CLAIMS_PER_CGROUP);
+        world
+            .pending
+            .insert(other.owner.id, limits::CLAIMS_PER_CGROUP - 1);
+        assert_eq!(
+            decide(&world, &one),
+            Outcome::RefuseOverQuota(EADDRNOTAVAIL)
+        );
+        assert!(matches!(decide(&world, &other), Outcome::Capture(_)));
     }
 
     #[test]

@@ -1,23 +1,38 @@
 //! The two ends of a socket, as sock_ops shows them, in one form.
 
-use kedge_abi::{Address, Endpoint};
+use kedge_abi::{Address, Claim, Endpoint, claim, limits};
 
 pub const AF_INET: u32 = 2;
 pub const AF_INET6: u32 = 10;
 
 /// State of a socket whose SYN has no answer yet (enum in include/net/tcp_states.h).
 const SYN_SENT: u32 = 2;
-/// States of a socket that has sent its FIN first.
-const FIN_WAIT1: u32 = 4;
-const FIN_WAIT2: u32 = 5;
-const CLOSING: u32 = 11;
 
-/// Whether the claim of a socket that closes in this state may still be wanted: an application
-/// that connects, writes and closes is gone before the daemon has accepted, and its bytes are not.
+/// What becomes of the tuple of a new claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filing {
+    /// It is the claim's.
+    File,
+    /// It is nobody's: two network namespaces have a socket of this tuple.
+    Dispute,
+}
+
+/// Two sockets cannot have the same tuple at once, unless two namespaces share an address. Whose
+/// the connection is cannot be told then, so it is nobody's, until neither can be under way any
+/// more. In one namespace the earlier socket is gone.
 #[inline(always)]
 #[must_use]
-pub fn claim_outlives_socket(state_before: u32) -> bool {
-    matches!(state_before, FIN_WAIT1 | FIN_WAIT2 | CLOSING)
+pub fn filing(earlier: Option<&Claim>, claim: &Claim) -> Filing {
+    match earlier {
+        Some(earlier) if earlier.state == claim::DISPUTED => {
+            match claim.filed_ns.saturating_sub(earlier.filed_ns) < limits::DISPUTE_NS {
+                true => Filing::Dispute,
+                false => Filing::File,
+            }
+        }
+        Some(earlier) if earlier.netns_cookie != claim.netns_cookie => Filing::Dispute,
+        _ => Filing::File,
+    }
 }
 
 /// Whether a retransmission timer that has run out says that nobody answers this SYN. The first
@@ -98,16 +113,33 @@ mod tests {
     }
 
     #[test]
-    fn only_the_claim_of_a_socket_that_said_fin_first_outlives_it() {
-        let outliving = (1..=12).filter(|state| claim_outlives_socket(*state));
-        assert!(outliving.eq([FIN_WAIT1, FIN_WAIT2, CLOSING]));
+    fn a_tuple_of_two_namespaces_is_nobodys_for_as_long_as_either_may_be_under_way() {
+        let claim = |netns_cookie, filed_ns, state| Claim {
+            netns_cookie,
+            filed_ns,
+            state,
+            ..Claim::default()
+        };
+        let one = claim(1, 10, claim::FILED);
+        assert_eq!(filing(None, &one), Filing::File);
+        let again = claim(1, 20, claim::FILED);
+        assert_eq!(filing(Some(&one), &again), Filing::File, "the port again");
+        let other = claim(2, 20, claim::FILED);
+        assert_eq!(filing(Some(&one), &other), Filing::Dispute);
+        let disputed = claim(2, 20, claim::DISPUTED);
+        for netns_cookie in [1, 2, 3] {
+            let soon = claim(netns_cookie, 19 + limits::DISPUTE_NS, claim::FILED);
+            assert_eq!(filing(Some(&disputed), &soon), Filing::Dispute);
+            let late = claim(netns_cookie, 20 + limits::DISPUTE_NS, claim::FILED);
+            assert_eq!(filing(Some(&disputed), &late), Filing::File);
+        }
     }
 
     #[test]
     fn a_syn_is_unanswered_once_its_second_timer_has_run_out() {
         let unanswered = (0..8).filter(|expired| syn_is_unanswered(SYN_SENT, *expired));
         assert!(unanswered.eq([1]), "told once a connection");
-        assert!(!syn_is_unanswered(FIN_WAIT1, 1));
+        assert!(!syn_is_unanswered(4, 1), "FIN_WAIT1");
     }
 
     #[test]

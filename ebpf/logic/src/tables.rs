@@ -1,11 +1,11 @@
 //! The maps, as decisions see them.
 
 use kedge_abi::{
-    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Root, VerdictEntry, VerdictKey,
-    limits, verdict,
+    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Refusal, RefusalKey, Root,
+    VerdictEntry, VerdictKey, limits, verdict,
 };
 
-/// The maps that userspace writes.
+/// The maps that decisions are made by.
 pub trait Tables {
     fn root(&self) -> Option<&Root>;
     fn cgroup(&self, id: u64) -> Option<CgroupEntry>;
@@ -15,6 +15,10 @@ pub trait Tables {
     /// Whether the workload of this cgroup takes probes at this port.
     fn is_probe_port(&self, at: ProbePort) -> bool;
     fn place(&self, address: &Address) -> Option<Place>;
+    fn refusal(&self, key: &RefusalKey) -> Option<Refusal>;
+    /// Captured connections of this cgroup whose handshake is not finished yet. It may be below
+    /// zero where a count was forgotten with its cgroup, which came back.
+    fn pending(&self, cgroup_id: u64) -> i64;
     /// When this worker last beat, by the clock of `now` in [`crate::connect::Attempt`]; 0: never.
     fn beat(&self, worker: u32) -> u64;
 }

@@ -3,8 +3,8 @@
 use crate::guard::Opener;
 use crate::{Ancestry, Connection, Packet, Tables};
 use kedge_abi::{
-    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Root, Tuple, VerdictEntry,
-    VerdictKey, limits, place,
+    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Refusal, RefusalKey, Root, Tuple,
+    VerdictEntry, VerdictKey, limits, place,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +40,8 @@ pub struct World {
     verdicts: Vec<(u32, Address, u32, VerdictEntry)>,
     ports: HashMap<PortKey, u32>,
     places: HashMap<Address, Place>,
+    refusals: HashMap<RefusalKey, Refusal>,
+    pub pending: HashMap<u64, i64>,
 }
 
 impl World {
@@ -64,6 +66,8 @@ impl World {
             verdicts: Vec::new(),
             ports: HashMap::new(),
             places: HashMap::new(),
+            refusals: HashMap::new(),
+            pending: HashMap::new(),
         }
     }
 
@@ -91,6 +95,10 @@ impl World {
             cgroup_id,
         };
         self.places.insert(address(at), place);
+    }
+
+    pub fn refuse_again(&mut self, key: RefusalKey, refusal: Refusal) {
+        self.refusals.insert(key, refusal);
     }
 
     pub fn rule(&mut self, class: u32, net: &str, length: u32, default: u32) {
@@ -157,6 +165,14 @@ impl Tables for World {
 
     fn place(&self, address: &Address) -> Option<Place> {
         self.places.get(address).copied()
+    }
+
+    fn refusal(&self, key: &RefusalKey) -> Option<Refusal> {
+        self.refusals.get(key).copied()
+    }
+
+    fn pending(&self, cgroup_id: u64) -> i64 {
+        self.pending.get(&cgroup_id).copied().unwrap_or(0)
     }
 
     fn beat(&self, worker: u32) -> u64 {

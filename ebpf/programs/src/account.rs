@@ -21,6 +21,8 @@ pub struct Subject {
     pub socket_cookie: u64,
     pub source: Endpoint,
     pub destination: Endpoint,
+    /// [`kedge_abi::Refusal::reason`], where the daemon gave one.
+    pub reason: u16,
 }
 
 /// Puts an event into the ring buffer; one that finds it full is counted and lost.
@@ -35,7 +37,8 @@ pub fn tell(kind: EventKind, errno: u16, subject: &Subject) {
         cgroup_id: subject.cgroup_id,
         socket_cookie: subject.socket_cookie,
         kind: kind as u32,
-        errno: u32::from(errno),
+        errno,
+        reason: subject.reason,
         source: subject.source,
         destination: subject.destination,
     });

@@ -1,13 +1,13 @@
 //! connect(): decide, then rewrite, pass or fail.
 
 use crate::account::{Subject, count, now, tell};
-use crate::maps::{CLIENT, Maps, ORIGINAL, SLOTS};
+use crate::maps::{CLIENT, Maps, ORIGINAL, REFUSALS, SLOTS};
 use crate::sock_addr::{ALLOW, Family, fail, is_tcp, named, netns_cookie, rename, socket_cookie};
-use crate::{cgroups, storage};
+use crate::{cgroups, pending, storage};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
-use kedge_abi::{Counter, Endpoint, EventKind, Original, Slot, kind, original};
+use kedge_abi::{Counter, Endpoint, EventKind, Original, Refusal, Slot, kind, original};
 use kedge_logic::connect::{Attempt, Outcome, decide};
 use kedge_logic::errno::ENOMEM;
 
@@ -56,6 +56,13 @@ fn act(ctx: &SockAddrContext, family: Family, attempt: &Attempt, outcome: Outcom
         }
         Outcome::Capture(index) => capture(ctx, family, attempt, index),
         Outcome::Refuse(errno) => refuse(attempt, Counter::Refused, EventKind::Refused, errno),
+        Outcome::RefuseAgain(refusal) => refuse_again(attempt, &refusal),
+        Outcome::RefuseOverQuota(errno) => refuse(
+            attempt,
+            Counter::QuotaRefused,
+            EventKind::QuotaRefused,
+            errno,
+        ),
         Outcome::RefuseWithoutWorker(errno) => refuse(
             attempt,
             Counter::NoWorkerRefused,
@@ -90,7 +97,10 @@ fn capture(ctx: &SockAddrContext, family: Family, attempt: &Attempt, index: u32)
     let Some(slot) = SLOTS.get(index) else {
         return no_room(attempt);
     };
-    if slot.port == 0 || !file(ctx, attempt, original::CAPTURED, slot.scope) {
+    if slot.port == 0 || !pending::open(attempt.owner.id) {
+        return no_room(attempt);
+    }
+    if !file(ctx, attempt, original::CAPTURED, slot.scope) {
         return no_room(attempt);
     }
     rename(ctx, family, &end_of(slot, &attempt.asked));
@@ -141,6 +151,22 @@ fn refuse(attempt: &Attempt, counter: Counter, kind: EventKind, errno: u16) -> i
     count(counter);
     tell(kind, errno, &subject(attempt));
     fail(errno)
+}
+
+/// Fails as the daemon has learnt, and tells it that somebody still asks.
+#[inline(always)]
+fn refuse_again(attempt: &Attempt, refusal: &Refusal) -> i32 {
+    if let Some(entry) = REFUSALS.get_ptr_mut(&attempt.refusal_key()) {
+        // SAFETY: the entry stays for this run, and only programs write this field of it.
+        unsafe { (*entry).asked_ns = attempt.now };
+    }
+    let subject = Subject {
+        reason: refusal.reason,
+        ..subject(attempt)
+    };
+    count(Counter::RefusedAgain);
+    tell(EventKind::RefusedAgain, refusal.errno, &subject);
+    fail(refusal.errno)
 }
 
 #[inline(always)]

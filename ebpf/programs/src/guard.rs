@@ -106,5 +106,6 @@ fn subject(packet: &Buffer, owner: &Owner, segment: &Segment) -> Subject {
         socket_cookie: unsafe { bpf_get_socket_cookie(packet.0.cast()) },
         source: segment.source,
         destination: segment.destination,
+        ..Subject::default()
     }
 }

@@ -12,6 +12,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod account;
 mod bind;
@@ -20,6 +21,7 @@ mod connect;
 mod guard;
 mod maps;
 mod peername;
+mod pending;
 mod released;
 mod sock_addr;
 mod sockets;

@@ -6,8 +6,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use kedge_abi::{
-    Address, CgroupEntry, Claim, Client, Counter, Original, Place, PortKey, ProbePort, Root, Slot,
-    Tuple, VerdictEntry, VerdictKey, limits,
+    Address, CgroupEntry, Claim, Client, Counter, Original, Place, PortKey, ProbePort, Refusal,
+    RefusalKey, Root, Slot, Tuple, VerdictEntry, VerdictKey, limits,
 };
 use kedge_logic::Tables;
 
@@ -32,6 +32,12 @@ static PLACES: HashMap<Address, Place> =
 #[map]
 pub static SLOTS: Array<Slot> = Array::with_max_entries(limits::SLOTS, 0);
 #[map]
+pub static REFUSALS: HashMap<RefusalKey, Refusal> =
+    HashMap::with_max_entries(limits::REFUSALS, BPF_F_NO_PREALLOC);
+#[map]
+pub static PENDING: HashMap<u64, i64> =
+    HashMap::with_max_entries(limits::CGROUPS, BPF_F_NO_PREALLOC);
+#[map]
 pub static CLAIMS: HashMap<Tuple, Claim> =
     HashMap::with_max_entries(limits::CLAIMS, BPF_F_NO_PREALLOC);
 #[map]
@@ -45,11 +51,13 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::C
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENTS_BYTES, 0);
 #[btf_map]
+pub static ACCEPTED: SkStorage<Claim> = SkStorage::new();
+#[btf_map]
 pub static ORIGINAL: SkStorage<Original> = SkStorage::new();
 #[btf_map]
 pub static CLIENT: SkStorage<Client> = SkStorage::new();
 
-/// The maps that userspace writes, for kedge-logic.
+/// The maps that decisions are made by, for kedge-logic.
 pub struct Maps;
 
 impl Tables for Maps {
@@ -85,6 +93,18 @@ impl Tables for Maps {
     fn place(&self, address: &Address) -> Option<Place> {
         // SAFETY: as in `cgroup`.
         unsafe { PLACES.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn refusal(&self, key: &RefusalKey) -> Option<Refusal> {
+        // SAFETY: as in `cgroup`; the one field that a program writes is not decided by.
+        unsafe { REFUSALS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn pending(&self, cgroup_id: u64) -> i64 {
+        // SAFETY: one word is read at once.
+        unsafe { PENDING.get(&cgroup_id) }.copied().unwrap_or(0)
     }
 
     #[inline(always)]

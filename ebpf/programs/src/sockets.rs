@@ -1,22 +1,27 @@
 //! sock_ops: tuples are filed when the port is chosen, before the SYN, so that whoever looks one
-//! up after the SYN finds it; and taken back when the socket closes.
+//! up after the SYN finds it. When the handshake is finished, what was filed moves into the
+//! storage of the socket that will be accepted, for its life and for no other's; what nobody
+//! fetched goes with the socket that filed it.
 
-use crate::account::{Subject, count, tell};
-use crate::maps::{ADMITTED, CLAIMS, CLIENT, DELIVERIES, ORIGINAL};
-use crate::storage;
+use crate::account::{Subject, count, now, tell};
+use crate::maps::{ACCEPTED, ADMITTED, CLAIMS, CLIENT, DELIVERIES, Maps, ORIGINAL};
+use crate::{pending, storage};
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB,
+    BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB,
     BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, bpf_sock,
+    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_ESTABLISHED,
+    bpf_sock,
 };
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use kedge_abi::{Claim, Client, Counter, Endpoint, EventKind, Original, Tuple, original};
+use kedge_abi::{Claim, Client, Counter, Endpoint, EventKind, Original, Tuple, claim, original};
+use kedge_logic::Tables;
 use kedge_logic::errno::ETIMEDOUT;
 use kedge_logic::sockets::{
-    Ends, RawSocket, claim_outlives_socket, ends, never_connected, syn_is_unanswered,
+    Ends, Filing, RawSocket, ends, filing, never_connected, syn_is_unanswered,
 };
+use kedge_logic::tables::is_capture_end;
 
 /// The routed way: every client has an address of its own.
 const ROUTED: u64 = 0;
@@ -55,44 +60,59 @@ fn before_syn(ctx: &SockOpsContext) {
     }
 }
 
-/// Two sockets cannot have the same tuple at once, unless two namespaces share an address. Whose
-/// the claim is cannot be told then, so both lose it, and the daemon refuses both. In one
-/// namespace the earlier socket is gone, and nobody took its claim.
+/// A connection whose claim is not filed is refused by the daemon.
 #[inline(always)]
 fn file_claim(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
     let tuple = Tuple::new(ends.local, ends.remote, original.scope);
-    let claim = Claim {
+    let mut claim = Claim {
         cgroup_id: original.cgroup_id,
         lineage: original.lineage,
         socket_cookie: cookie(ctx),
         netns_cookie: original.netns_cookie,
+        filed_ns: now(),
         asked: original.asked,
-        reserved: 0,
-    };
-    // SAFETY: one field is read at once; a change in between only makes it another claim's.
-    let earlier = unsafe { CLAIMS.get(&tuple) };
-    let flags = match earlier {
-        Some(earlier) if earlier.netns_cookie == claim.netns_cookie => u64::from(BPF_ANY),
-        _ => u64::from(BPF_NOEXIST),
+        state: claim::FILED,
     };
     let sent = Original {
         state: original::SENT,
         ..*original
     };
     storage::put(&ORIGINAL, socket(ctx), sent);
-    if CLAIMS.insert(&tuple, &claim, flags).is_ok() {
+    // SAFETY: the value is copied at once, and nobody changes an entry.
+    let earlier = unsafe { CLAIMS.get(&tuple) }.copied();
+    let filing = filing(earlier.as_ref(), &claim);
+    if let Some(earlier) = earlier {
+        remove_claim(&tuple, &earlier);
+    }
+    if filing == Filing::Dispute {
+        claim.state = claim::DISPUTED;
+    }
+    // Two CPUs may be here with one tuple, of two namespaces: the second one finds it taken.
+    let filed = CLAIMS
+        .insert(&tuple, &claim, u64::from(BPF_NOEXIST))
+        .is_ok();
+    if filed && claim.state == claim::FILED {
+        pending::begin(claim.cgroup_id);
         count(Counter::Claimed);
         return;
     }
-    let _ = CLAIMS.remove(&tuple);
     count(Counter::ClaimLost);
     let subject = Subject {
         cgroup_id: original.cgroup_id,
         socket_cookie: claim.socket_cookie,
         source: ends.local,
         destination: original.asked,
+        ..Subject::default()
     };
     tell(EventKind::ClaimLost, 0, &subject);
+}
+
+/// Disputed ones are not counted: they are nobody's.
+#[inline(always)]
+fn remove_claim(tuple: &Tuple, claim: &Claim) {
+    if CLAIMS.remove(tuple).is_ok() && claim.state == claim::FILED {
+        pending::end(claim.cgroup_id);
+    }
 }
 
 /// A connection that is not admitted is not established with a `require` workload: the guard
@@ -115,15 +135,39 @@ fn probe(ctx: &SockOpsContext) -> Client {
     }
 }
 
-/// The server's socket gets its true client, for its own life and no other's.
 #[inline(always)]
 fn established(ctx: &SockOpsContext) {
     let Some(ends) = ends_of(ctx) else {
         return;
     };
     let tuple = Tuple::new(ends.remote, ends.local, ROUTED);
+    match Maps.root() {
+        Some(root) if is_capture_end(root, &ends.local) => hand_over_claim(ctx, &tuple),
+        _ => hand_over_client(ctx, &tuple),
+    }
+}
+
+/// The socket that the daemon will accept gets its claim. One without is refused.
+#[inline(always)]
+fn hand_over_claim(ctx: &SockOpsContext, tuple: &Tuple) {
     // SAFETY: the value is copied at once, and nobody changes an entry.
-    let Some(client) = unsafe { ADMITTED.get(&tuple) }.copied() else {
+    let Some(claim) = unsafe { CLAIMS.get(tuple) }.copied() else {
+        return;
+    };
+    if claim.state != claim::FILED {
+        return;
+    }
+    if !storage::put(&ACCEPTED, socket(ctx), claim) {
+        count(Counter::ClaimLost);
+    }
+    remove_claim(tuple, &claim);
+}
+
+/// The server's socket gets its true client.
+#[inline(always)]
+fn hand_over_client(ctx: &SockOpsContext, tuple: &Tuple) {
+    // SAFETY: the value is copied at once, and nobody changes an entry.
+    let Some(client) = unsafe { ADMITTED.get(tuple) }.copied() else {
         return;
     };
     let counter = match storage::put(&CLIENT, socket(ctx), client) {
@@ -131,7 +175,7 @@ fn established(ctx: &SockOpsContext) {
         false => Counter::DeliveryLost,
     };
     count(counter);
-    let _ = ADMITTED.remove(&tuple);
+    let _ = ADMITTED.remove(tuple);
 }
 
 /// A socket may have been a connection's before (connect(AF_UNSPEC), then listen()). What was kept
@@ -164,11 +208,12 @@ fn tell_unanswered(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
         socket_cookie: cookie(ctx),
         source: ends.local,
         destination: original.asked,
+        ..Subject::default()
     };
     tell(EventKind::Unanswered, errno, &subject);
 }
 
-/// Takes back what nobody will take.
+/// Takes back what nobody will fetch.
 #[inline(always)]
 fn closed(ctx: &SockOpsContext, state_before: u32) {
     let Some(ends) = ends_of(ctx) else {
@@ -176,8 +221,9 @@ fn closed(ctx: &SockOpsContext, state_before: u32) {
     };
     match storage::of(&ORIGINAL, socket(ctx)) {
         Some(original) if original::is_captured(original.state) => {
-            if !claim_outlives_socket(state_before) {
-                let _ = CLAIMS.remove(&Tuple::new(ends.local, ends.remote, original.scope));
+            let tuple = Tuple::new(ends.local, ends.remote, original.scope);
+            if take_claim_back(&tuple, cookie(ctx)) && state_before == BPF_TCP_ESTABLISHED {
+                tell_left_early(ctx, &ends, original);
             }
             if never_connected(state_before) {
                 count(Counter::Unanswered);
@@ -189,6 +235,35 @@ fn closed(ctx: &SockOpsContext, state_before: u32) {
             let _ = DELIVERIES.remove(&cookie(ctx));
         }
     }
+}
+
+/// The socket's own claim only: one that is disputed stays, for the sake of the other socket.
+/// `false`: there was none any more.
+#[inline(always)]
+fn take_claim_back(tuple: &Tuple, cookie: u64) -> bool {
+    // SAFETY: the value is copied at once, and nobody changes an entry.
+    match unsafe { CLAIMS.get(tuple) }.copied() {
+        Some(claim) if claim.state == claim::FILED && claim.socket_cookie == cookie => {
+            remove_claim(tuple, &claim);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// A health check may answer SYN-ACK by RST: its own side is established, the daemon's never is,
+/// and all that it wanted to know is what connect() says.
+#[inline(always)]
+fn tell_left_early(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
+    let subject = Subject {
+        cgroup_id: original.cgroup_id,
+        socket_cookie: cookie(ctx),
+        source: ends.local,
+        destination: original.asked,
+        ..Subject::default()
+    };
+    count(Counter::LeftEarly);
+    tell(EventKind::LeftEarly, 0, &subject);
 }
 
 /// Asks for the calls that `closed` and `expired` answer.

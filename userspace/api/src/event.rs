@@ -26,7 +26,7 @@ pub struct Event {
     pub cause: String,
     /// What to do; null when there is nothing to do.
     pub remedy: Option<String>,
-    /// Why, for kind `refused`.
+    /// Why, for kind `refused`, and for `capture-refused` where a daemon had refused before.
     pub refusal: Option<Refusal>,
     /// The connecting workload.
     pub source: Option<SpiffeId>,

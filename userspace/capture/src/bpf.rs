@@ -14,7 +14,6 @@ const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
 
@@ -148,13 +147,6 @@ fn found(result: io::Result<RawFd>) -> io::Result<bool> {
 pub(crate) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
     let to = value.as_mut_ptr() as u64;
     found(command(MAP_LOOKUP_ELEM, &mut element(map, key, to, 0)))
-}
-
-/// As [`lookup`], and the entry is gone afterwards: of two callers, one gets it.
-pub(crate) fn take(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
-    let to = value.as_mut_ptr() as u64;
-    let mut attributes = element(map, key, to, 0);
-    found(command(MAP_LOOKUP_AND_DELETE_ELEM, &mut attributes))
 }
 
 pub(crate) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {

@@ -1,10 +1,11 @@
 //! One generation of the programs: loaded, pinned, attached, and fed.
 
 use crate::claims::Claims;
-use crate::config::{CaptureConfig, ROUTED};
+use crate::config::CaptureConfig;
 use crate::error::CaptureError;
 use crate::events::{Counters, EventReader};
 use crate::pins::{Pins, cgroup_id, check_cgroup2};
+use crate::refusals::Refusals;
 use crate::table::{Mirror, Plain, Table};
 use crate::verdicts::{Compiler, Verdicts, class_of, places};
 use crate::{load, netns};
@@ -74,6 +75,9 @@ pub struct Capture {
     places: Mirror<Address, Place>,
     compiler: Compiler,
     claims: Claims,
+    refusals: Refusals,
+    /// Counted by the programs for each cgroup.
+    pending: Table<u64, i64>,
     beats: Beats,
     counters: OwnedFd,
     possible_cpus: usize,
@@ -109,11 +113,9 @@ impl Capture {
             places: mirror(&pins, map::PLACES)?,
             compiler: Compiler::after(ports.held()),
             ports,
-            claims: Claims::new(
-                pins.table(map::CLAIMS)?,
-                pins.table(map::DELIVERIES)?,
-                ROUTED,
-            ),
+            claims: Claims::new(pins.table(map::ACCEPTED)?, pins.table(map::DELIVERIES)?),
+            refusals: Refusals::new(pins.table(map::REFUSALS)?),
+            pending: pins.table(map::PENDING)?,
             beats: Beats::new(pins.table(map::BEATS)?),
             counters: pins.open_map(map::COUNTERS)?,
             possible_cpus: possible_cpus()?,
@@ -169,7 +171,24 @@ impl Capture {
         wanted.insert(self.daemon_cgroup, DAEMON);
         write(map::CGROUPS, self.cgroups.replace(&wanted))?;
         let probe_ports = cgroups.iter().flat_map(Cgroup::probe_ports).collect();
-        write(map::PROBE_PORTS, self.probe_ports.replace(&probe_ports))
+        write(map::PROBE_PORTS, self.probe_ports.replace(&probe_ports))?;
+        write(map::PENDING, self.forget_pending(&wanted))
+    }
+
+    /// A cgroup that is gone has no claims and needs no count.
+    fn forget_pending(&self, wanted: &HashMap<u64, CgroupEntry>) -> io::Result<()> {
+        for cgroup in self.pending.keys()? {
+            if !wanted.contains_key(&cgroup) && self.pending.look_up(&cgroup)? == Some(0) {
+                self.pending.remove(&cgroup)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A handle for whoever learns what is refused.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        self.refusals.clone()
     }
 
     /// A handle for a worker: claims and deliveries.

@@ -1,11 +1,12 @@
-//! What the workers ask of the kernel for single connections: take a claim, file a delivery.
+//! What the workers ask of the kernel for single connections: read a claim, file a delivery.
 
 use crate::table::Table;
 use kedge_abi::limits::LINEAGE;
-use kedge_abi::{Claim as Filed, Client, Tuple};
+use kedge_abi::{Claim as Filed, Client};
 use kedge_model::OriginalDst;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What is known about a captured connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,32 +34,26 @@ impl Claim {
 /// A cheap handle on the tables of single connections; every worker has its own clone.
 #[derive(Clone, Debug)]
 pub struct Claims {
-    claims: Table<Tuple, Filed>,
+    accepted: Table<i32, Filed>,
     deliveries: Table<u64, Client>,
-    scope: u64,
 }
 
 impl Claims {
-    pub(crate) fn new(
-        claims: Table<Tuple, Filed>,
-        deliveries: Table<u64, Client>,
-        scope: u64,
-    ) -> Self {
+    pub(crate) fn new(accepted: Table<i32, Filed>, deliveries: Table<u64, Client>) -> Self {
         Self {
-            claims,
+            accepted,
             deliveries,
-            scope,
         }
     }
 
-    /// Takes what was filed for the connection that was accepted from `client` on `local`; it can
-    /// be had once. `None`: no program redirected this connection, so refuse it.
+    /// What was filed for this accepted connection. It is kept with the socket: no other
+    /// connection has it, whatever ports are used again. `None`: no program redirected this
+    /// connection, so refuse it.
     ///
     /// # Errors
     /// If the map cannot be read.
-    pub fn take(&self, client: SocketAddr, local: SocketAddr) -> io::Result<Option<Claim>> {
-        let tuple = Tuple::new(client.into(), local.into(), self.scope);
-        let filed = self.claims.take(&tuple)?;
+    pub fn of(&self, accepted: BorrowedFd<'_>) -> io::Result<Option<Claim>> {
+        let filed = self.accepted.look_up(&accepted.as_raw_fd())?;
         Ok(filed.map(|filed| Claim {
             original_dst: OriginalDst::new(filed.asked.into()),
             cgroup_id: filed.cgroup_id,

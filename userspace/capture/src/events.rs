@@ -20,7 +20,9 @@ pub struct CaptureEvent {
     pub cgroup_id: Option<u64>,
     pub socket_cookie: Option<u64>,
     /// What the application's call failed with, where it failed.
-    pub errno: Option<u32>,
+    pub errno: Option<u16>,
+    /// What [`crate::Refusal::reason`] said, of a refusal that was learnt.
+    pub reason: Option<u16>,
     /// Not known in connect().
     pub source: Option<SocketAddr>,
     pub destination: SocketAddr,
@@ -78,6 +80,7 @@ fn decode(event: Event) -> Option<CaptureEvent> {
         cgroup_id: known(event.cgroup_id),
         socket_cookie: known(event.socket_cookie),
         errno: (event.errno != 0).then_some(event.errno),
+        reason: (event.reason != 0).then_some(event.reason),
         source: (event.source.port != 0).then(|| event.source.into()),
         destination: event.destination.into(),
     })

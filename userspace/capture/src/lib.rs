@@ -4,7 +4,8 @@
 //!  directory, policy ──▶ replace_verdicts ─┐              ┌─ connect()   captured, passed, refused
 //!  cgroup tree ────────▶ replace_cgroups ──┤   pinned     ├─ SYN         claim filed by tuple
 //!  worker loops ───────▶ Beats::beat ──────┤    maps      ├─ established true client to the server
-//!  accept() ───────────▶ Claims::take ─────┤              ├─ getpeername what each side may see
+//!  what was refused ───▶ Refusals::file ───┤              │              claim to the daemon
+//!  accept() ───────────▶ Claims::of ───────┤              ├─ getpeername what each side may see
 //!  delivery ───────────▶ file_delivery ────┘              └─ packets     guarded
 //! ```
 //!
@@ -27,6 +28,7 @@ mod load;
 mod lock;
 mod netns;
 mod pins;
+mod refusals;
 mod table;
 mod verdicts;
 
@@ -39,4 +41,5 @@ pub use features::{Feature, probe_features};
 pub use kedge_abi::{Counter, EventKind};
 pub use lock::{ServiceLock, StartLock};
 pub use pins::{cgroup_id, off};
+pub use refusals::{Refusal, Refusals};
 pub use verdicts::{LocalPod, Rule, Verdict, Verdicts};

@@ -44,13 +44,6 @@ impl<K: Plain, V: Plain> Table<K, V> {
         Ok(found.then_some(value))
     }
 
-    /// Looks up and deletes in one step.
-    pub(crate) fn take(&self, key: &K) -> io::Result<Option<V>> {
-        let mut value = V::new_zeroed();
-        let found = bpf::take(self.map.as_fd(), key.as_bytes(), value.as_mut_bytes())?;
-        Ok(found.then_some(value))
-    }
-
     pub(crate) fn insert(&self, key: &K, value: &V) -> io::Result<()> {
         bpf::update(self.map.as_fd(), key.as_bytes(), value.as_bytes())
     }
@@ -59,7 +52,7 @@ impl<K: Plain, V: Plain> Table<K, V> {
         bpf::delete(self.map.as_fd(), key.as_bytes())
     }
 
-    fn keys(&self) -> io::Result<Vec<K>> {
+    pub(crate) fn keys(&self) -> io::Result<Vec<K>> {
         let mut keys: Vec<K> = Vec::new();
         let mut next = K::new_zeroed();
         while bpf::next_key(

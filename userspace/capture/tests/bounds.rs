@@ -5,12 +5,12 @@
 
 mod common;
 
-use aya::maps::{HashMap, Map, MapData};
-use common::{Lab, PORT_BASE, count, rule, verdicts};
-use kedge_abi::{Claim, STATE_VERSION, limits, map};
-use kedge_capture::{Cgroup, CgroupKind, Counter, EventKind, Verdict};
+use common::{Lab, PORT_BASE, claim, count, pinned, rule, verdicts};
+use kedge_abi::{Claim, limits, map};
+use kedge_capture::{Cgroup, CgroupKind, Counter, EventKind, Refusal, Verdict};
 use kedge_model::Mode;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 #[test]
 fn deliveries_beyond_the_bound_are_not_filed() {
@@ -43,8 +43,7 @@ fn a_claim_beyond_the_bound_leaves_the_connection_without_one() {
     pod.connect("10.66.2.2:80")
         .expect("the daemon is who refuses");
     let accepted = daemon.accept();
-    let claim = capture.claims().take(accepted.from, accepted.local);
-    assert_eq!(claim.expect("map"), None);
+    assert_eq!(claim(&capture, &mut daemon), None);
     assert_eq!(count(&capture, Counter::ClaimLost), 1);
     let event = events.next_event().expect("told");
     assert_eq!(event.kind, EventKind::ClaimLost);
@@ -85,15 +84,31 @@ fn cgroups_beyond_the_bound_are_an_error_and_those_that_hold_stay() {
     assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
 }
 
+#[test]
+fn refusals_beyond_the_bound_are_an_error_and_run_out_by_themselves() {
+    let lab = lab_or_skip!();
+    let capture = lab.capturing(Mode::Require);
+    let refusals = capture.refusals();
+    let place = |number: u32| SocketAddr::new(Ipv4Addr::from(0x0a42_0000 + number).into(), 80);
+    let valid = Duration::from_secs(60);
+    let refusal = Refusal {
+        errno: 111,
+        reason: 20,
+    };
+    for number in 0..limits::REFUSALS {
+        let filed = refusals.file(7, place(number), refusal, valid);
+        filed.expect("within the bound");
+    }
+    let beyond = place(limits::REFUSALS);
+    assert!(refusals.file(7, beyond, refusal, valid).is_err());
+    refusals.withdraw(7, place(0)).expect("withdraw");
+    let filed = refusals.file(7, beyond, refusal, valid);
+    filed.expect("there is room again");
+}
+
 /// Every place but those of real connections.
 fn fill_claims(lab: &Lab) {
-    let pin = lab
-        .bpffs()
-        .join(format!("state-{STATE_VERSION}"))
-        .join(map::CLAIMS);
-    let claims = Map::HashMap(MapData::from_pin(pin).expect("pinned"));
-    let mut claims: HashMap<_, [u8; 48], [u8; size_of::<Claim>()]> =
-        claims.try_into().expect("a hash map");
+    let mut claims = pinned::hash::<[u8; 48], [u8; size_of::<Claim>()]>(lab, map::CLAIMS);
     for number in 0..limits::CLAIMS {
         let mut key = [0xff; 48];
         key[..4].copy_from_slice(&number.to_ne_bytes());

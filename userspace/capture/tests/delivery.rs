@@ -10,7 +10,7 @@
 mod common;
 
 use common::actor::{Accepted, Actor};
-use common::{Lab, PORT_BASE, count, eventually};
+use common::{Lab, PORT_BASE, claim, count, eventually};
 use kedge_capture::{Capture, Counter};
 use kedge_model::Mode;
 use std::net::SocketAddr;
@@ -146,9 +146,8 @@ fn from_one_pod_to_the_other_through_both_halves() {
     server.listen("10.66.2.2:80");
 
     client.connect("10.66.2.2:80").expect("connect");
-    let accepted = accepting.accept();
-    let claim = capture.claims().take(accepted.from, accepted.local);
-    let claim = claim.expect("map").expect("claim");
+    accepting.accept();
+    let claim = claim(&capture, &mut accepting).expect("claim");
     let true_client = client.local_name().to_string();
     let to = claim.original_dst.to_string();
     deliver(&mut dialling, &capture, &to, &true_client).expect("deliver");

@@ -5,9 +5,10 @@
 
 mod common;
 
-use common::{PORT_BASE, chain, count};
+use common::{PORT_BASE, chain, claim, count};
 use kedge_capture::{Counter, StartLock, off};
 use kedge_model::Mode;
+use std::os::fd::AsFd;
 use std::process::Command;
 
 #[test]
@@ -31,15 +32,15 @@ fn a_new_generation_takes_the_links_over_and_keeps_what_is_filed() {
     daemon.listen(&format!("[::]:{PORT_BASE}"));
     let mut pod = lab.actor("pods/a", "a");
     pod.connect("10.66.2.2:80").expect("connect");
-    let accepted = daemon.accept();
+    daemon.accept();
     let links = links(&lab);
 
     let second = lab.capturing(Mode::Require);
     assert_eq!(second.generation(), first.generation() + 1);
     drop(first);
     assert_eq!(links, self::links(&lab), "the links are the same ones");
-    let claim = second.claims().take(accepted.from, accepted.local);
-    assert!(claim.expect("map").is_some(), "filed under the first");
+    let claim = claim(&second, &mut daemon);
+    assert!(claim.is_some(), "filed under the first");
     assert_eq!(pod.peer_name().to_string(), "10.66.2.2:80");
     assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
     pod.connect("10.66.2.2:80").expect("connect");
@@ -62,8 +63,9 @@ fn at_every_step_of_a_change_connections_are_captured_and_guarded() {
         beats.iter().for_each(|beats| beats.beat(0).expect("beat"));
         pod.connect("10.66.2.2:80")
             .unwrap_or_else(|errno| panic!("{step}: errno {errno}"));
-        let accepted = daemon.accept();
-        let claim = claims.take(accepted.from, accepted.local).expect("map");
+        daemon.accept();
+        let socket = daemon.share();
+        let claim = claims.of(socket.as_fd()).expect("map");
         let asked = claim.expect(step).original_dst.socket_addr();
         assert_eq!(asked.to_string(), "10.66.2.2:80", "{step}");
         assert_eq!(pod.peer_name(), asked, "{step}");

@@ -3,14 +3,14 @@
 //!
 //! ```text
 //!   pod a ── connect(pod b) ──▶ slot address : 15001 ──▶ accept() in kedged's cgroup
-//!                                                        Claims::take ─▶ pod b
+//!                                                        Claims::of ─▶ pod b
 //! ```
 
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{PORT_BASE, count, eventually, verdicts};
+use common::{PORT_BASE, claim, count, eventually, verdicts};
 use kedge_capture::{Counter, EventKind};
 use kedge_model::{Mode, OriginalDst};
 use std::net::SocketAddr;
@@ -25,10 +25,8 @@ fn claimed_by_what_was_asked(to: &str, listen: &str) {
     daemon.listen(listen);
 
     pod.connect(to).expect("connect");
-    let accepted = daemon.accept();
-    let claims = capture.claims();
-    let claim = claims.take(accepted.from, accepted.local).expect("map");
-    let claim = claim.expect("a claim was filed before the SYN");
+    daemon.accept();
+    let claim = claim(&capture, &mut daemon).expect("a claim was filed before the SYN");
 
     let asked: SocketAddr = to.parse().expect("literal");
     assert_eq!(claim.original_dst, OriginalDst::new(asked));
@@ -36,8 +34,6 @@ fn claimed_by_what_was_asked(to: &str, listen: &str) {
     assert_ne!((claim.socket_cookie, claim.netns_cookie), (0, 0));
     assert_eq!(pod.peer_name(), asked, "getpeername() of the client");
     assert_eq!(pod.peer_option(), asked, "SO_PEERNAME of the client");
-    let again = claims.take(accepted.from, accepted.local).expect("map");
-    assert_eq!(again, None, "a claim is taken once");
 }
 
 #[test]
@@ -85,34 +81,11 @@ fn an_unknown_cgroup_below_a_managed_root_is_captured_as_require_with_its_lineag
     daemon.listen(&format!("[::]:{PORT_BASE}"));
     let mut stranger = lab.actor("pods/new/container", "a");
     stranger.connect("10.66.2.2:80").expect("connect");
-    let accepted = daemon.accept();
-    let claim = capture.claims().take(accepted.from, accepted.local);
-    let claim = claim.expect("map").expect("claim");
+    daemon.accept();
+    let claim = claim(&capture, &mut daemon).expect("claim");
     assert_eq!(claim.cgroup_id, lab.cgroup_id("pods"));
     let below = ["pods/new", "pods/new/container"].map(|path| lab.cgroup_id(path));
     assert_eq!(claim.lineage, [below[0], below[1], 0, 0]);
-}
-
-#[test]
-fn a_claim_that_nobody_took_is_gone_when_its_socket_is() {
-    let lab = lab_or_skip!();
-    let capture = lab.capturing(Mode::Require);
-    let mut daemon = lab.daemon();
-    let mut pod = lab.actor("pods/a", "a");
-    daemon.listen(&format!("[::]:{PORT_BASE}"));
-    pod.connect("10.66.2.2:80").expect("connect");
-    let accepted = daemon.accept();
-    daemon.close();
-    drop(pod);
-    let taken = || {
-        capture
-            .claims()
-            .take(accepted.from, accepted.local)
-            .expect("map")
-    };
-    // Looking takes it, so look once, after the kernel had its time.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(taken(), None);
 }
 
 #[test]
@@ -126,9 +99,8 @@ fn a_client_that_writes_and_closes_before_it_is_accepted_keeps_its_claim_and_its
     pod.send("last words").expect("send");
     pod.close();
     std::thread::sleep(std::time::Duration::from_millis(300));
-    let accepted = daemon.accept();
-    let claim = capture.claims().take(accepted.from, accepted.local);
-    let claim = claim.expect("map").expect("the claim of a closed socket");
+    daemon.accept();
+    let claim = claim(&capture, &mut daemon).expect("the claim of a closed socket");
     assert_eq!(claim.original_dst.to_string(), "10.66.2.2:80");
     assert_eq!(daemon.receive(), Ok("last words".to_owned()));
 }

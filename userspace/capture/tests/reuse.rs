@@ -11,7 +11,7 @@
 mod common;
 
 use common::actor::Actor;
-use common::{Lab, PORT_BASE, count};
+use common::{Lab, PORT_BASE, claim, count};
 use kedge_capture::{Capture, Counter};
 use kedge_model::{Mode, OriginalDst};
 use std::net::SocketAddr;
@@ -83,9 +83,8 @@ fn a_captured_socket_that_connects_elsewhere_is_claimed_by_what_it_asks_for_now(
     pod.take_back();
     daemon.accept();
     pod.connect_socket("10.66.2.2:443").expect("captured again");
-    let accepted = daemon.accept();
-    let claim = capture.claims().take(accepted.from, accepted.local);
-    let claim = claim.expect("map").expect("a claim of the second");
+    daemon.accept();
+    let claim = claim(&capture, &mut daemon).expect("a claim of the second");
     assert_eq!(claim.original_dst.to_string(), "10.66.2.2:443");
     assert_eq!(pod.peer_name().to_string(), "10.66.2.2:443");
 }
@@ -101,11 +100,8 @@ fn a_socket_of_mptcp_is_redirected_and_claimed_by_what_it_asked_for() {
     for to in [SERVER, "[fd66:2::2]:80"] {
         pod.mptcp_socket(to);
         pod.connect_socket(to).expect("connect");
-        let accepted = daemon.accept();
-        let claim = capture.claims().take(accepted.from, accepted.local);
-        let claim = claim
-            .expect("map")
-            .expect("a claim was filed before the SYN");
+        daemon.accept();
+        let claim = claim(&capture, &mut daemon).expect("a claim was filed before the SYN");
         let asked: SocketAddr = to.parse().expect("literal");
         assert_eq!(claim.original_dst, OriginalDst::new(asked));
         assert_eq!(claim.cgroup_id, lab.cgroup_id("pods/a"));

@@ -28,6 +28,8 @@ struct Shared {
     sender: mpsc::Sender<Event>,
     lost: AtomicU64,
     broken: AtomicU64,
+    looks: AtomicU64,
+    over_limit: OncePerSecond,
     refused: Vec<AtomicU64>,
 }
 
@@ -39,6 +41,8 @@ impl Events {
             sender,
             lost: AtomicU64::new(0),
             broken: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
+            over_limit: OncePerSecond::default(),
             refused: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
         };
         (Self(Arc::new(shared)), events)
@@ -75,6 +79,7 @@ impl Events {
         let own = [
             ("events.lost".to_owned(), self.0.lost.load(Relaxed)),
             ("flows.broken".to_owned(), self.0.broken.load(Relaxed)),
+            ("refusals.looks".to_owned(), self.0.looks.load(Relaxed)),
         ];
         refused.chain(own).collect()
     }
@@ -211,10 +216,23 @@ impl Events {
         });
     }
 
-    pub fn over_limit(&self, what: &str, limit: usize) {
+    /// Somebody asked for more than there is: counted each time, and told once a second, since it
+    /// happens by thousands.
+    pub fn over_limit(&self, what: &str, limit: usize, source: Option<SpiffeId>) {
         let event = self.refusal(Refusal::OverLimit);
-        let cause = format!("{}: {limit} {what}", event.cause);
-        self.report(Event { cause, ..event });
+        if self.0.over_limit.is_now() {
+            let cause = format!("{}: {limit} {what}", event.cause);
+            self.report(Event {
+                cause,
+                source,
+                ..event
+            });
+        }
+    }
+
+    /// A place that had refused was looked at.
+    pub fn looked(&self) {
+        self.0.looks.fetch_add(1, Relaxed);
     }
 
     pub fn accept_failed(&self, error: &std::io::Error) {
@@ -278,6 +296,18 @@ impl Events {
 fn id_in(world: &World, cgroup_id: u64) -> Option<SpiffeId> {
     let workload = world.workload_in(cgroup_id);
     workload.map(|workload| workload.id.clone())
+}
+
+/// Gives one of many callers a second its turn.
+#[derive(Default)]
+struct OncePerSecond(AtomicU64);
+
+impl OncePerSecond {
+    fn is_now(&self) -> bool {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let second = since.unwrap_or_default().as_secs();
+        self.0.swap(second, Relaxed) != second
+    }
 }
 
 fn event(kind: EventKind, cause: impl Into<String>) -> Event {

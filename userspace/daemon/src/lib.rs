@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod edge;
+mod errno;
 pub mod events;
 pub mod fault;
 pub mod handover;

@@ -27,8 +27,29 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const DECISIONS_PER_TURN: usize = 256;
 /// Descriptors kept for everything but flows and pipes; each of these has two.
 pub const DESCRIPTORS_RESERVED: u64 = 1_024;
-/// Connections per worker that are between accept() and their first flight.
+/// Connections per worker that are between accept() and their first flight. No workload has
+/// more of them than there is room left.
 pub const OPENING_PER_WORKER: usize = 8_192;
+
+/// Refusals that are kept for connect() to repeat, of one workload...
+pub const REFUSALS_PER_WORKLOAD: usize = 256;
+/// ...and of all: half of what the map has room for, so that a successor finds room beside them.
+pub const REFUSALS: usize = 8_192;
+/// How long a refusal holds if nobody looks again, the daemon being dead or too busy: longer
+/// than the next look may be away.
+pub const REFUSAL_VALID: Duration = Duration::from_secs(10);
+/// A refusal that nobody has met for so long is forgotten.
+pub const REFUSAL_IDLE: Duration = Duration::from_secs(60);
+/// How often a place that refused is looked at again, while somebody asks for it...
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// ...and how long such a look may take.
+pub const LOOK_TIMEOUT: Duration = Duration::from_secs(8);
+/// Looks under way at once, of a node.
+pub const LOOKS_AT_ONCE: usize = 256;
+/// How often due looks are begun.
+pub const LOOK_TICK: Duration = Duration::from_millis(100);
+/// Endpoints of a service that one look tries; a refusal by a service with more is not kept.
+pub const LOOK_ENDPOINTS: usize = 16;
 /// Connections per worker to the peer port that have not said which link they belong to.
 pub const STRANGERS_PER_WORKER: usize = 1_024;
 /// How long such a connection may stay silent.
@@ -110,3 +131,4 @@ pub const RETIREMENT_MIN: Duration = Duration::from_secs(3 * HOLD.as_secs());
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 const _: () = assert!(CARRIER_IDLE.as_secs() * 2 < CARRIER_IDLE_ACCEPTOR.as_secs());
+const _: () = assert!(LOOK_EVERY.as_secs() + LOOK_TIMEOUT.as_secs() < REFUSAL_VALID.as_secs());

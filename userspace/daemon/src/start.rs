@@ -4,6 +4,7 @@ use crate::config::{Config, RecordsMode};
 use crate::control::{self, Control, Initial, KernelEvents, Sources, join_own};
 use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::kernel_records::KernelRecords;
+use crate::dataplane::refusals::Refusals;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::worker::{self, Equipment};
 use crate::edge::{AdminSocket, EventLog, Observed};
@@ -93,6 +94,7 @@ async fn serve(start: Start) -> Result<()> {
     let (config, mut capture) = (start.config, start.capture);
     let (events, log) = begin_events(&config);
     let kernel_records = kernel_records(&config, &events);
+    let refusals = Refusals::new(capture.refusals());
     let told = capture.events();
     let attached = format!("generation {} attached", capture.generation());
     let (claims, beats) = (capture.claims(), capture.beats());
@@ -101,7 +103,7 @@ async fn serve(start: Start) -> Result<()> {
     let Initial { world, svid } = start.initial;
     let (directory, policy) = (world.directory.clone(), world.policy.clone());
     let world = SharedWorld::new(world);
-    let uncapturable = follow_programs(&config, told, (&world, &events))?;
+    let uncapturable = follow_programs(&config, told, (&world, &events, &refusals))?;
     let (svids_in, svids) = mpsc::channel(1);
     let mut control = Control::new(
         Arc::clone(&config),
@@ -139,6 +141,7 @@ async fn serve(start: Start) -> Result<()> {
         links,
         links_in,
         claims,
+        refusals,
         beats,
         kernel_records,
         uncapturable,
@@ -318,12 +321,13 @@ fn begin_events(config: &Config) -> (Events, EventLog) {
 fn follow_programs(
     config: &Arc<Config>,
     told: Option<EventReader>,
-    (world, events): (&SharedWorld, &Events),
+    (world, events, refusals): (&SharedWorld, &Events, &Refusals),
 ) -> Result<Uncapturable> {
     let kernel = KernelEvents {
         config: Arc::clone(config),
         world: world.clone(),
         uncapturable: Uncapturable::default(),
+        refusals: refusals.clone(),
         events: events.clone(),
         since_ns: kedge_capture::now_ns()?,
     };
@@ -341,6 +345,7 @@ struct Crew {
     links: Arc<Links>,
     links_in: mpsc::Sender<Stranger>,
     claims: Claims,
+    refusals: Refusals,
     beats: Beats,
     uncapturable: Uncapturable,
     gate: Gate,
@@ -370,6 +375,7 @@ impl Crew {
                 links: Arc::clone(&self.links),
                 links_in: self.links_in.clone(),
                 claims: self.claims.clone(),
+                refusals: self.refusals.clone(),
                 sources: SourceAddresses::new(&self.config.capture),
                 probe_ends: self.config.capture.probe_ends(),
                 uncapturable: self.uncapturable.clone(),

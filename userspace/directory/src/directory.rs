@@ -145,6 +145,15 @@ impl Directory {
         self.endpoint(workload, dst.socket_addr())
     }
 
+    /// How many endpoints [`resolve`](Self::resolve) picks from.
+    #[must_use]
+    pub fn choices(&self, dst: OriginalDst) -> usize {
+        match self.service_by_address.get(&dst.socket_addr()) {
+            Some(service) => self.service_targets[*service].len(),
+            None => usize::from(self.workload_at(dst.ip()).is_some()),
+        }
+    }
+
     /// Whether `ip` is an address of a workload with exactly that identity on that node.
     #[must_use]
     pub fn places(&self, node: &NodeName, id: &SpiffeId, ip: IpAddr) -> bool {

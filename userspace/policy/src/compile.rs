@@ -19,6 +19,8 @@ pub enum Verdict {
     Pass,
     /// Fails with EHOSTUNREACH.
     Refuse,
+    /// Fails with ECONNREFUSED: a service that nobody serves.
+    Unserved,
 }
 
 /// One line of a class. Of those that match a destination, one that names the port comes before
@@ -102,7 +104,10 @@ fn entries(directory: &Directory, without_kedge: Verdict) -> Vec<VerdictEntry> {
             .map(move |ip| host(*ip, None, verdict))
     });
     let services = directory.services().iter().flat_map(|service| {
-        let verdict = verdict(is_served(directory, service));
+        let verdict = match service.endpoints.is_empty() {
+            true => Verdict::Unserved,
+            false => verdict(is_served(directory, service)),
+        };
         service
             .addresses
             .iter()
@@ -125,14 +130,13 @@ fn has_kedge(directory: &Directory, workload: &Workload) -> bool {
         .is_some_and(|node| node.kedge)
 }
 
-/// A service is captured unless all of its endpoints are on nodes without kedge; one without
-/// endpoints is captured too, so that its refusal becomes an event with a reason.
+/// A service is captured unless all of its endpoints are on nodes without kedge.
 fn is_served(directory: &Directory, service: &Service) -> bool {
     let mut workloads = service
         .endpoints
         .iter()
         .filter_map(|endpoint| directory.workload_by_uid(&endpoint.uid));
-    service.endpoints.is_empty() || workloads.any(|workload| has_kedge(directory, workload))
+    workloads.any(|workload| has_kedge(directory, workload))
 }
 
 fn local(policy: &Policy, workload: &Workload) -> LocalWorkload {

@@ -255,7 +255,7 @@ fn each_class_is_compiled_as_documented() {
         ("10.2.0.1/32", None, None),
         ("10.9.0.1/32", Some(80), Some(Verdict::Capture)),
         ("10.9.0.2/32", Some(80), None),
-        ("10.9.0.3/32", Some(80), Some(Verdict::Capture)),
+        ("10.9.0.3/32", Some(80), Some(Verdict::Unserved)),
     ];
     let classes = [
         (&verdicts.permissive, Verdict::Pass),

@@ -6,7 +6,7 @@
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -118,6 +118,17 @@ impl Actor {
         self.ask(&format!("bind {to}")).map(drop)
     }
 
+    /// bind() of an address that another socket may have too, before connect().
+    pub fn bind_shared(&mut self, to: &str) -> Result<(), i32> {
+        self.socket(to);
+        self.ask(&format!("share-bind {to}")).map(drop)
+    }
+
+    /// connect() with the current socket, without waiting for its end.
+    pub fn begin_connect(&mut self, to: &str) -> Result<(), i32> {
+        self.ask(&format!("begin {to}")).map(drop)
+    }
+
     /// A new listener, beside the current socket.
     pub fn listen(&mut self, on: &str) {
         self.ask(&format!("listen {on}")).expect("listen");
@@ -161,6 +172,33 @@ impl Actor {
 
     pub fn receive(&mut self) -> Result<String, i32> {
         self.ask("receive")
+    }
+
+    /// The current socket, in this process too (pidfd_getfd(2)).
+    #[expect(unsafe_code, reason = "no library has pidfd_getfd")]
+    pub fn share(&mut self) -> OwnedFd {
+        let descriptor = self.ask("descriptor").expect("a socket");
+        let descriptor: libc::c_int = descriptor.parse().expect("a number");
+        // SAFETY: both calls take numbers only, and each gives a new descriptor or fails.
+        unsafe {
+            let own = |fd: libc::c_long| {
+                let fd = i32::try_from(fd).expect("a descriptor");
+                assert!(fd >= 0, "{}", io::Error::last_os_error());
+                OwnedFd::from_raw_fd(fd)
+            };
+            let pidfd = own(libc::syscall(libc::SYS_pidfd_open, self.child.id(), 0));
+            own(libc::syscall(
+                libc::SYS_pidfd_getfd,
+                pidfd.as_raw_fd(),
+                descriptor,
+                0,
+            ))
+        }
+    }
+
+    /// Resets the current socket's connection.
+    pub fn abort(&mut self) {
+        self.ask("abort").expect("abort");
     }
 
     /// Closes the current socket.
@@ -212,6 +250,12 @@ impl State {
                 Ok(String::new())
             }
             "connect" => connect(self.current()?, address(argument)).map(|()| String::new()),
+            "share-bind" => {
+                self.current()?.set_reuse_address(true)?;
+                let to = address(argument).into();
+                self.current()?.bind(&to).map(|()| String::new())
+            }
+            "begin" => begin(self.current()?, address(argument)).map(|()| String::new()),
             "bind" => self
                 .current()?
                 .bind(&address(argument).into())
@@ -226,6 +270,13 @@ impl State {
                 .write_all(argument.as_bytes())
                 .map(|()| String::new()),
             "receive" => self.receive(),
+            "descriptor" => Ok(self.current()?.as_raw_fd().to_string()),
+            "abort" => {
+                let socket = self.current.take().expect("a socket");
+                socket
+                    .set_linger(Some(Duration::ZERO))
+                    .map(|()| String::new())
+            }
             "close" => {
                 self.current = None;
                 Ok(String::new())
@@ -292,6 +343,15 @@ fn connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
         }
+        other => other,
+    }
+}
+
+/// Leaves the handshake under way.
+fn begin(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
         other => other,
     }
 }

@@ -14,14 +14,16 @@
 #![allow(dead_code)]
 
 pub mod actor;
+pub mod pinned;
 
 use actor::Actor;
 use kedge_capture::{
-    Capture, CaptureConfig, CaptureError, Cgroup, CgroupKind, Counter, LocalPod, Rule, Verdict,
-    Verdicts, cgroup_id, off,
+    Capture, CaptureConfig, CaptureError, Cgroup, CgroupKind, Claim, Counter, LocalPod, Rule,
+    Verdict, Verdicts, cgroup_id, off,
 };
 use kedge_model::Mode;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -275,6 +277,12 @@ fn remove_cgroups(cgroup: &Path) {
         }
     }
     eventually(|| fs::remove_dir(cgroup).is_ok() || !cgroup.exists());
+}
+
+/// The claim of the connection that the daemon accepted last.
+pub fn claim(capture: &Capture, daemon: &mut Actor) -> Option<Claim> {
+    let socket = daemon.share();
+    capture.claims().of(socket.as_fd()).expect("read the claim")
 }
 
 /// Both pods' addresses are captured; the rest of their networks is managed and refused.

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::control::cgroups::{self, CgroupError};
 use crate::control::sources::{self, SourceError, Sources};
+use crate::errno::{ECONNREFUSED, EHOSTUNREACH};
 use crate::events::{Events, chain};
 use crate::world::{SharedWorld, World};
 use kedge_api::EventKind;
@@ -16,9 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::mpsc;
-
-/// EHOSTUNREACH: what an application sees where `require` forbids a destination.
-const UNREACHABLE: u16 = 113;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -300,7 +298,8 @@ fn rule(entry: &kedge_policy::VerdictEntry) -> Rule {
     let verdict = match entry.verdict {
         kedge_policy::Verdict::Capture => Verdict::Capture,
         kedge_policy::Verdict::Pass => Verdict::Pass,
-        kedge_policy::Verdict::Refuse => Verdict::Refuse(UNREACHABLE),
+        kedge_policy::Verdict::Refuse => Verdict::Refuse(EHOSTUNREACH),
+        kedge_policy::Verdict::Unserved => Verdict::Refuse(ECONNREFUSED),
     };
     Rule {
         net: entry.prefix,

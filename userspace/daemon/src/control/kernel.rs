@@ -1,6 +1,8 @@
 //! What the BPF programs have to report.
 
 use crate::config::Config;
+use crate::dataplane::refusals::{Asked, Refusals};
+use crate::errno::ECONNREFUSED;
 use crate::events::Events;
 use crate::limits::{KERNEL_EVENTS_PER_BATCH, KERNEL_EVENTS_PER_SECOND};
 use crate::uncapturable::Uncapturable;
@@ -8,7 +10,7 @@ use crate::world::SharedWorld;
 use ipnet::IpNet;
 use kedge_api::{Event, EventKind as Kind, Timestamp};
 use kedge_capture::{CaptureEvent, EventKind, EventReader};
-use kedge_model::canonical;
+use kedge_model::{OriginalDst, Refusal, SourceAddr, canonical};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +21,7 @@ pub struct KernelEvents {
     pub config: Arc<Config>,
     pub world: SharedWorld,
     pub uncapturable: Uncapturable,
+    pub refusals: Refusals,
     pub events: Events,
     /// CLOCK_MONOTONIC; what was told before may be due to there having been no daemon.
     pub since_ns: u64,
@@ -45,6 +48,10 @@ pub async fn report_events(reader: EventReader, kernel: KernelEvents) -> io::Res
             batch += 1;
             if matches!(event.kind, EventKind::Unanswered | EventKind::Unsent) {
                 kernel.did_not_arrive(&event);
+                continue;
+            }
+            if event.kind == EventKind::LeftEarly {
+                kernel.left_early(&event);
                 continue;
             }
             if second.elapsed() >= Duration::from_secs(1) {
@@ -78,6 +85,15 @@ impl KernelEvents {
             self.events.uncapturable(&world, cgroup_id, &reason);
         }
     }
+
+    /// Nothing to report: somebody wants to know whether that place answers.
+    fn left_early(&self, event: &CaptureEvent) {
+        if let (Some(cgroup_id), Some(client)) = (event.cgroup_id, event.source) {
+            let to = OriginalDst::new(event.destination);
+            let asked = Asked { cgroup_id, to };
+            self.refusals.suspect(asked, SourceAddr::new(client));
+        }
+    }
 }
 
 fn reason(event: &CaptureEvent, range: IpNet) -> String {
@@ -91,14 +107,40 @@ fn reason(event: &CaptureEvent, range: IpNet) -> String {
 }
 
 fn translate(event: &CaptureEvent) -> Event {
-    let (kind, cause, remedy) = words(event.kind);
     // It may have waited in the ring while no daemon ran.
-    let happened = SystemTime::now() - event.age();
+    let happened = Timestamp::from(SystemTime::now() - event.age());
+    let told = match learnt(event) {
+        Some(refusal) => refused_again(happened, refusal),
+        None => {
+            let (kind, cause, remedy) = words(event.kind);
+            Event {
+                remedy: Some(remedy.to_owned()),
+                ..Event::new(0, happened, kind, cause)
+            }
+        }
+    };
     Event {
-        remedy: Some(remedy.to_owned()),
         client: event.source,
         original_destination: Some(event.destination),
-        ..Event::new(0, Timestamp::from(happened), kind, cause)
+        ..told
+    }
+}
+
+/// The refusal by which connect() failed, where one is behind it.
+fn learnt(event: &CaptureEvent) -> Option<Refusal> {
+    match event.kind {
+        EventKind::RefusedAgain => event.reason.map(Refusal::from_code),
+        EventKind::Refused if event.errno == Some(ECONNREFUSED) => Some(Refusal::NoEndpoint),
+        _ => None,
+    }
+}
+
+fn refused_again(happened: Timestamp, refusal: Refusal) -> Event {
+    let cause = format!("connect() refused: {}", refusal.cause());
+    Event {
+        kind: Kind::CaptureRefused,
+        cause,
+        ..Event::refused(0, happened, refusal)
     }
 }
 
@@ -108,6 +150,21 @@ fn words(kind: EventKind) -> (Kind, &'static str, &'static str) {
             Kind::CaptureRefused,
             "connect() refused: mode require, and the destination is managed but not known with kedge",
             "add the destination or its node to the directory, or put the workload in mode permissive",
+        ),
+        EventKind::RefusedAgain => (
+            Kind::CaptureRefused,
+            "connect() refused as the one before was",
+            "look for the event of the first refusal of this destination",
+        ),
+        EventKind::LeftEarly => (
+            Kind::CapturePassed,
+            "a client closed its connection before kedged had it",
+            "none: its destination is looked at instead",
+        ),
+        EventKind::QuotaRefused => (
+            Kind::CaptureRefused,
+            "connect() refused: the workload has too many connections that nobody has accepted yet",
+            "look why it opens so many at once; if kedged is slow to accept, give it more CPU",
         ),
         EventKind::NoWorkerRefused => (
             Kind::CaptureRefused,

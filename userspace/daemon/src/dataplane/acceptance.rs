@@ -81,7 +81,7 @@ pub async fn carry(worker: Worker, carrier: TcpStream, from: SocketAddr) {
     let Ok(stranger) = stranger else {
         return worker
             .events
-            .over_limit("strangers", crate::limits::STRANGERS_PER_WORKER);
+            .over_limit("strangers", crate::limits::STRANGERS_PER_WORKER, None);
     };
     let mut first = [0; Opening::LEN];
     let read = timeout(STRANGER_TIMEOUT, read_start(&carrier, &mut first)).await;
@@ -179,9 +179,11 @@ fn hand_over(worker: &Worker, stream: TcpStream, from: SocketAddr, prefix: &[u8]
         prefix: prefix.to_vec(),
     };
     if worker.links_in.try_send(stranger).is_err() {
-        worker
-            .events
-            .over_limit("handshakes of peers", crate::limits::HANDSHAKES_INBOUND);
+        worker.events.over_limit(
+            "handshakes of peers",
+            crate::limits::HANDSHAKES_INBOUND,
+            None,
+        );
     }
 }
 
@@ -280,7 +282,7 @@ async fn accept(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, arrived: 
             let back = Open::with_received(unsealer, arrived.buffer, arrived.rest);
             let records = worker.kernel_records.of(link.suite);
             let flow = Flow::acceptor(near, carrier, out, back).with_records(records);
-            worker.run(flow, FlowInfo::new(parties, carriage));
+            worker.run(flow, FlowInfo::new(parties, carriage), None);
         }
         Err(refusal) => deny(worker, link, &carrier, arrived, refusal).await,
     }

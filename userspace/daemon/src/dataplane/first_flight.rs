@@ -8,15 +8,21 @@ use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Open, Seal};
 use crate::dataplane::worker::Worker;
 use crate::fault;
+use crate::limits::PARTING;
 use crate::links::Link;
-use kedge_link::wire::Record0;
+use kedge_link::wire::{Answer, Record0};
 use kedge_link::{Handle, NewFlow, ProofKind};
 use kedge_model::Refusal;
-use kedge_record::{ContentType, HEADER_LEN, PLAINTEXT_MAX, Sealer, Unsealer};
+use kedge_record::{
+    ContentType, HEADER_LEN, OVERHEAD, Opened, PLAINTEXT_MAX, Sealer, Unsealer, deframe,
+};
 use kedge_sys::socket::read_now;
 use std::io;
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 /// Everything that is needed before the first byte is sealed.
 pub struct Ready {
@@ -75,6 +81,63 @@ impl Ready {
         let records = worker.kernel_records.of(self.link.suite);
         let flow = Flow::opener(near, self.carrier.stream, out, back).with_records(records);
         Ok(Some(flow))
+    }
+    /// Opens a flow without a byte of an application, and says what its answer is. The flow is
+    /// then closed in both directions, like that of a client which wants nothing.
+    pub async fn knock(self, worker: &Worker, route: &Route) -> Result<(), Refusal> {
+        let flow = self.link.open_flow().map_err(|_| Refusal::LinkFailed)?;
+        let opening = self.carrier.opening;
+        let mut flight = opening.map_or_else(Vec::new, |opening| opening.to_vec());
+        let keys = seal_record0(flow, &mut flight, route, self.handles);
+        let mut carrier = self.carrier.stream;
+        let lost = |_| Refusal::LinkLost;
+        carrier.write_all(&flight).await.map_err(lost)?;
+        let mut unsealer = Unsealer::new(keys.acceptor);
+        let buffer = worker.pool.take().await;
+        read_answer(&carrier, buffer, &mut unsealer).await?;
+        spawn_local(part(carrier, Sealer::new(keys.opener)));
+        Ok(())
+    }
+}
+
+/// Reads the first record, which is the answer.
+async fn read_answer(
+    carrier: &TcpStream,
+    mut buffer: Buffer,
+    unsealer: &mut Unsealer,
+) -> Result<(), Refusal> {
+    let mut len = 0;
+    loop {
+        let framed = deframe(&buffer[..len]).map_err(|_| Refusal::LinkLost)?;
+        if let Some(end) = framed {
+            let Ok(Opened::Data(content)) = unsealer.open(&mut buffer[..end]) else {
+                return Err(Refusal::LinkLost);
+            };
+            return match Answer::parse(content) {
+                Ok(Answer::Accepted) => Ok(()),
+                Ok(Answer::Denied { refusal, .. }) => Err(refusal),
+                Err(_) => Err(Refusal::LinkLost),
+            };
+        }
+        let readable = carrier.readable().await;
+        match readable.and_then(|()| carrier.try_read(&mut buffer[len..])) {
+            Ok(0) => return Err(Refusal::LinkLost),
+            Ok(count) => len += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Refusal::LinkLost),
+        }
+    }
+}
+
+/// close_notify, and a while for the other side's end. Whatever the server says is dropped.
+async fn part(mut carrier: TcpStream, mut sealer: Sealer) {
+    let mut alert = [0; OVERHEAD + 8];
+    let Ok(len) = sealer.seal_close_notify(&mut alert) else {
+        return;
+    };
+    if carrier.write_all(&alert[..len]).await.is_ok() {
+        let mut nowhere = tokio::io::sink();
+        let _ = timeout(PARTING, tokio::io::copy(&mut carrier, &mut nowhere)).await;
     }
 }
 

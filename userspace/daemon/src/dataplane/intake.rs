@@ -3,47 +3,92 @@
 use crate::dataplane::classify::{Refused, Route, classify_captured, reclassify};
 use crate::dataplane::delivery::deliver;
 use crate::dataplane::flow::Flow;
+use crate::dataplane::refusals::Asked;
 use crate::dataplane::registry::{Carriage, FlowInfo};
+use crate::dataplane::shares::Share;
 use crate::dataplane::worker::Worker;
 use crate::dataplane::{first_flight, probe};
-use crate::limits::HOLD;
+use crate::limits::{HOLD, OPENING_PER_WORKER};
 use kedge_capture::Claim;
 use kedge_model::{Refusal, SourceAddr};
 use kedge_sys::socket::reset_on_close;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use tokio::net::TcpStream;
 
-/// Carries one connection to its end, or refuses it aloud.
-pub async fn carry(worker: Worker, near: TcpStream, from: SocketAddr) {
-    let claim = match take_claim(&worker, &near, from) {
+/// A connection that there is room for, and whose it is.
+pub struct Admitted {
+    claim: Claim,
+    client: SourceAddr,
+    /// Until its first flight has left.
+    opening: Share,
+    /// Until its end.
+    flow: Share,
+}
+
+/// Looks at once whose a new connection is: one that floods is reset before it costs anything,
+/// and before anybody else is.
+pub fn admit(worker: &Worker, near: &TcpStream, from: SocketAddr) -> Option<Admitted> {
+    let claim = match read_claim(worker, near) {
         Ok(claim) => claim,
-        Err(refusal) => return refuse(&worker, &near, from, None, refusal.into()),
+        Err(refusal) => {
+            refuse(worker, near, from, None, refusal.into());
+            return None;
+        }
     };
     if worker.uncapturable.arrived(claim.cgroup_id) {
-        worker
-            .events
-            .capturable(&worker.world.load(), claim.cgroup_id);
+        let world = worker.world.load();
+        worker.events.capturable(&world, claim.cgroup_id);
     }
-    if worker
-        .probe_ends
-        .contains(&claim.original_dst.socket_addr())
-    {
-        return probe::answer(&worker, near, &claim, from).await;
-    }
-    let client = SourceAddr::new(from);
-    match classify(&worker, &claim, client).await {
-        Ok(route) => open(&worker, near, &claim, route).await,
-        Err(refused) => refuse(&worker, &near, from, Some(&claim), refused),
+    let opening = worker.opening.take(claim.cgroup_id);
+    let flow = worker.flows.take(claim.cgroup_id);
+    match (opening, flow) {
+        (Some(opening), Some(flow)) if !worker.is_full() => Some(Admitted {
+            client: SourceAddr::new(from),
+            claim,
+            opening,
+            flow,
+        }),
+        (opening, _) => {
+            // A reset tells the application at once; without one it would wait.
+            let _ = reset_on_close(near);
+            let (what, limit) = match opening {
+                None => (
+                    "connections that wait for their first flight",
+                    OPENING_PER_WORKER,
+                ),
+                Some(_) => ("flows", worker.flows_max),
+            };
+            let world = worker.world.load();
+            let source = world.workload_in(claim.cgroup_id);
+            let source = source.map(|source| source.id.clone());
+            worker.events.over_limit(what, limit, source);
+            None
+        }
     }
 }
 
-fn take_claim(worker: &Worker, near: &TcpStream, from: SocketAddr) -> Result<Claim, Refusal> {
-    let local = near.local_addr().map_err(|_| Refusal::Internal)?;
-    let claim = worker
-        .claims
-        .take(from, local)
-        .map_err(|_| Refusal::Internal)?;
-    claim.ok_or(Refusal::NotCaptured)
+/// Carries one connection to its end, or refuses it aloud.
+pub async fn carry(worker: Worker, near: TcpStream, admitted: Admitted) {
+    let asked = admitted.claim.original_dst.socket_addr();
+    if worker.probe_ends.contains(&asked) {
+        let from = admitted.client.socket_addr();
+        return probe::answer(&worker, near, &admitted.claim, from).await;
+    }
+    match classify(&worker, &admitted.claim, admitted.client).await {
+        Ok(route) => open(&worker, near, admitted, route).await,
+        Err(refused) => {
+            let from = admitted.client.socket_addr();
+            refuse(&worker, &near, from, Some(&admitted.claim), refused);
+        }
+    }
+}
+
+fn read_claim(worker: &Worker, near: &TcpStream) -> Result<Claim, Refusal> {
+    let claim = worker.claims.of(near.as_fd());
+    claim
+        .map_err(|_| Refusal::Internal)?
+        .ok_or(Refusal::NotCaptured)
 }
 
 /// Decides, and gives the directory a while to learn of a workload that has just begun.
@@ -67,32 +112,47 @@ async fn classify(worker: &Worker, claim: &Claim, client: SourceAddr) -> Result<
     verdict.unwrap_or_else(|| Err(Refusal::SourceUnknown.into()))
 }
 
-async fn open(worker: &Worker, near: TcpStream, claim: &Claim, route: Route) {
-    let from = route.parties.client.socket_addr();
-    let result = if route.node == worker.world.load().node {
+async fn open(worker: &Worker, near: TcpStream, admitted: Admitted, route: Route) {
+    let Admitted {
+        claim,
+        client,
+        opening,
+        flow,
+    } = admitted;
+    let opened = if route.node == worker.world.load().node {
         open_local(worker, near, &route).await
     } else {
         open_remote(worker, near, &route).await
     };
-    if let Err((near, refusal)) = result {
-        let refused = Refused {
-            refusal,
-            source: Some(route.parties.source),
-            destination: Some(route.parties.destination),
-        };
-        refuse(worker, &near, from, Some(claim), refused);
+    drop(opening);
+    match opened {
+        Ok(Some((opened, info))) => {
+            worker.run(opened, info.asked_by(claim.cgroup_id), Some(flow));
+        }
+        Ok(None) => {
+            let (cgroup_id, to) = (claim.cgroup_id, claim.original_dst);
+            worker.refusals.suspect(Asked { cgroup_id, to }, client);
+        }
+        Err((near, refusal)) => {
+            let refused = Refused {
+                refusal,
+                source: Some(route.parties.source),
+                destination: Some(route.parties.destination),
+            };
+            refuse(worker, &near, client.socket_addr(), Some(&claim), refused);
+        }
     }
 }
 
-/// A refusal gives the application's socket back, so that it can be reset.
-type Opened = Result<(), (TcpStream, Refusal)>;
+/// `None` where the application has gone meanwhile. A refusal gives the application's socket
+/// back, so that it can be reset.
+type Opened = Result<Option<(Flow, FlowInfo)>, (TcpStream, Refusal)>;
 
 async fn open_local(worker: &Worker, near: TcpStream, route: &Route) -> Opened {
     match deliver(&worker.claims, &worker.sources, &route.parties).await {
         Ok(far) => {
             let info = FlowInfo::new(route.parties.clone(), Carriage::Local);
-            worker.run(Flow::local(near, far), info);
-            Ok(())
+            Ok(Some((Flow::local(near, far), info)))
         }
         Err(refusal) => Err((near, refusal)),
     }
@@ -114,13 +174,11 @@ async fn open_remote(worker: &Worker, near: TcpStream, route: &Route) -> Opened 
         suite: ready.link.suite,
     };
     let flow = ready.launch(worker, route, near).await?;
-    if let Some(flow) = flow {
-        worker.run(flow, FlowInfo::new(route.parties.clone(), carriage));
-    }
-    Ok(())
+    Ok(flow.map(|flow| (flow, FlowInfo::new(route.parties.clone(), carriage))))
 }
 
-/// The application sees a reset; the event says why.
+/// The application sees a reset; the event says why. Whoever asks again is refused by connect(),
+/// where that would come to the same.
 fn refuse(
     worker: &Worker,
     near: &TcpStream,
@@ -130,6 +188,11 @@ fn refuse(
 ) {
     // A connection that is gone already needs no reset.
     let _ = reset_on_close(near);
+    if let Some(claim) = claim {
+        let (cgroup_id, to) = (claim.cgroup_id, claim.original_dst);
+        let client = SourceAddr::new(from);
+        worker.learn(Asked { cgroup_id, to }, client, refused.refusal);
+    }
     let destination = claim.map(|claim| claim.original_dst.socket_addr());
     worker.events.refused(from, destination, refused);
 }

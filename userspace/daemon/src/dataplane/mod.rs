@@ -4,6 +4,7 @@
 //!   captured:  intake ─► classify ─┬─► (same node) ─► delivery ─► flow ─► the other workload
 //!                                  └─► first_flight ─► carrier ─► flow ═══╗ the wire
 //!   carried:   workload ◄─ flow ◄─ delivery ◄─ classify ◄─ acceptance ◄═══╝
+//!   refused:   intake, flow ─► refusals ─► connect() fails by itself, until a look finds it back
 //! ```
 //!
 //! Each worker is one thread with one current-thread runtime; what is shared with other threads
@@ -20,6 +21,9 @@ pub mod flow;
 pub mod half;
 pub mod intake;
 pub mod kernel_records;
+pub mod looks;
 pub mod probe;
+pub mod refusals;
 pub mod registry;
+pub mod shares;
 pub mod worker;

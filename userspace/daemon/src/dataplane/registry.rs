@@ -1,6 +1,7 @@
 //! What a worker's flows are and have done, for whoever asks. The dataplane writes meters without
 //! a lock; the list itself is locked only while a flow begins or ends, or is listed.
 
+use crate::dataplane::refusals::Asked;
 use kedge_model::{NodeName, OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
 use slab::Slab;
 use std::net::SocketAddr;
@@ -65,6 +66,8 @@ impl Carriage {
 
 pub struct FlowInfo {
     pub parties: Parties,
+    /// Who opened it, where that is a workload of this node.
+    pub asked: Option<Asked>,
     pub carriage: Carriage,
     pub opened_at: Instant,
     pub meter: Meter,
@@ -157,10 +160,19 @@ impl FlowInfo {
     pub fn new(parties: Parties, carriage: Carriage) -> Self {
         Self {
             parties,
+            asked: None,
             carriage,
             opened_at: Instant::now(),
             meter: Meter::default(),
             withdrawal: Withdrawal::default(),
+        }
+    }
+
+    pub fn asked_by(self, cgroup_id: u64) -> Self {
+        let to = self.parties.original_dst;
+        Self {
+            asked: Some(Asked { cgroup_id, to }),
+            ..self
         }
     }
 

@@ -6,8 +6,10 @@ use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Broken, Turn};
 use crate::dataplane::kernel_records::KernelRecords;
+use crate::dataplane::refusals::{Asked, Refusals};
 use crate::dataplane::registry::{FlowInfo, Registered, Registry};
-use crate::dataplane::{acceptance, authority, intake};
+use crate::dataplane::shares::{Share, Shares};
+use crate::dataplane::{acceptance, authority, intake, looks};
 use crate::events::Events;
 use crate::fault;
 use crate::handover::{Gate, Keeper, PassOn, Passed};
@@ -17,8 +19,7 @@ use crate::listeners::OfWorker;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_capture::{Beats, Claims};
-use kedge_model::canonical;
-use kedge_sys::socket::reset_on_close;
+use kedge_model::{Refusal, SourceAddr, canonical};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -43,6 +44,7 @@ pub struct Equipment {
     pub probe_ends: [SocketAddr; 2],
     pub uncapturable: Uncapturable,
     pub beats: Beats,
+    pub refusals: Refusals,
     pub events: Events,
     pub registry: Arc<Registry>,
     pub listeners: OfWorker,
@@ -67,6 +69,7 @@ pub struct Shared {
     pub sources: SourceAddresses,
     pub probe_ends: [SocketAddr; 2],
     pub uncapturable: Uncapturable,
+    pub refusals: Refusals,
     pub events: Events,
     pub registry: Arc<Registry>,
     pub pool: Pool,
@@ -75,8 +78,10 @@ pub struct Shared {
     pub carriers: Carriers,
     pub strangers: Arc<Semaphore>,
     pub predecessor: Option<PassOn>,
-    opening: Arc<Semaphore>,
-    flows_max: usize,
+    /// Captured connections until their first flight, and until their end.
+    pub opening: Shares,
+    pub flows: Shares,
+    pub flows_max: usize,
     picks: Cell<u64>,
     started: Instant,
     /// Seconds since the start, as of the last beat: precise enough for idle times.
@@ -110,6 +115,7 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             sources: equipment.sources,
             probe_ends: equipment.probe_ends,
             uncapturable: equipment.uncapturable,
+            refusals: equipment.refusals,
             events: equipment.events,
             registry: equipment.registry,
             pool: Pool::default(),
@@ -117,7 +123,8 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             kernel_records: equipment.kernel_records,
             predecessor: equipment.predecessor,
             strangers: Arc::new(Semaphore::new(STRANGERS_PER_WORKER)),
-            opening: Arc::new(Semaphore::new(OPENING_PER_WORKER)),
+            opening: Shares::of(OPENING_PER_WORKER),
+            flows: Shares::of(equipment.flows_max),
             flows_max: equipment.flows_max,
             picks: Cell::new(equipment.index.into()),
             started: Instant::now(),
@@ -138,19 +145,33 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             worker.world.clone(),
             Arc::clone(&worker.registry),
         ));
+        if equipment.index == 0 {
+            spawn_local(looks::keep(worker.clone()));
+        }
         beat(&worker, equipment.index, &equipment.beats).await
     })
 }
 
 impl Worker {
-    /// Carries a flow to its end in a task of its own.
-    pub fn run(&self, flow: Flow, info: FlowInfo) {
+    /// Carries a flow to its end in a task of its own. A captured one gives its share back then.
+    pub fn run(&self, flow: Flow, info: FlowInfo, share: Option<Share>) {
         let worker = self.clone();
         spawn_local(async move {
             let registry = Arc::clone(&worker.registry);
             let registered = registry.register(info);
             worker.drive(flow, &registered).await;
+            drop(share);
         });
+    }
+
+    /// Somebody was refused, and perhaps the next one need not ask.
+    pub fn learn(&self, asked: Asked, client: SourceAddr, refusal: Refusal) {
+        let world = self.world.load();
+        // A workload that is not known by a cgroup of its own shares this one with others.
+        if world.workload_in(asked.cgroup_id).is_some() {
+            let choices = world.directory.choices(asked.to);
+            self.refusals.learn(asked, client, refusal, choices);
+        }
     }
 
     async fn drive(&self, mut flow: Flow, registered: &Registered<'_>) {
@@ -168,6 +189,11 @@ impl Worker {
                 }
             }
             Err(broken) => {
+                if let (Broken::Denied { refusal, .. }, Some(asked)) =
+                    (&broken, registered.info.asked)
+                {
+                    self.learn(asked, registered.info.parties.client, *refusal);
+                }
                 flow.abort(&broken);
                 self.events.flow_broken(&registered.info, &broken);
             }
@@ -217,7 +243,7 @@ impl Worker {
         pick
     }
 
-    fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.registry.live() >= self.flows_max
     }
 }
@@ -225,20 +251,8 @@ impl Worker {
 /// Takes captured connections until another daemon does.
 async fn accept_captured(worker: Worker, listener: TcpListener, mut gate: Keeper) {
     while let Some((near, from)) = gate.admit(async || accept(&worker, &listener).await).await {
-        let permit = Arc::clone(&worker.opening).try_acquire_owned();
-        match permit {
-            Ok(permit) if !worker.is_full() => {
-                let worker = worker.clone();
-                spawn_local(async move {
-                    intake::carry(worker, near, from).await;
-                    drop(permit);
-                });
-            }
-            _ => {
-                // A reset tells the application at once; without one it would wait.
-                let _ = reset_on_close(&near);
-                worker.events.over_limit("flows", worker.flows_max);
-            }
+        if let Some(admitted) = intake::admit(&worker, &near, from) {
+            spawn_local(intake::carry(worker.clone(), near, admitted));
         }
     }
 }
@@ -254,7 +268,7 @@ async fn take_passed(worker: Worker, mut passed: mpsc::Receiver<Passed>) {
 async fn accept_peers(worker: Worker, listener: TcpListener, mut gate: Keeper) {
     while let Some((carrier, from)) = gate.admit(async || accept(&worker, &listener).await).await {
         if worker.is_full() {
-            worker.events.over_limit("flows", worker.flows_max);
+            worker.events.over_limit("flows", worker.flows_max, None);
         } else {
             spawn_local(acceptance::carry(worker.clone(), carrier, from));
         }

@@ -138,7 +138,7 @@ impl Manager {
     fn answer(&self, stranger: Stranger) {
         let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
             self.events
-                .over_limit("handshakes of peers", HANDSHAKES_INBOUND);
+                .over_limit("handshakes of peers", HANDSHAKES_INBOUND, None);
             return;
         };
         let from = stranger.from;
