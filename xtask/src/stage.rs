@@ -117,6 +117,14 @@ pub fn put_into_directory(lab: &Lab, pods: &[&Pod]) -> Result<u64> {
     Ok(version)
 }
 
+/// Every node's directory, one version on, with `more` at its end; in force when this returns.
+pub fn add_to_directory(lab: &Lab, more: &str) -> Result<()> {
+    let version = next_version();
+    let text = documents::directory(version, &PODS) + more;
+    everywhere(lab, |lab, node| lab.write_directory_text(node, &text))?;
+    everywhere(lab, |lab, node| takes_effect(lab, node, version))
+}
+
 pub fn next_version() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static VERSION: AtomicU64 = AtomicU64::new(2);

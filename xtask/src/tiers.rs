@@ -32,11 +32,12 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 7] = [
+const SCENARIOS: [&str; 8] = [
     "compatibility",
     "first_light",
     "guard",
     "races",
+    "refusals",
     "shapes",
     "tables",
     "variants",

@@ -202,8 +202,16 @@ impl Lab {
     /// # Errors
     /// When it cannot be written.
     pub fn write_directory(&self, node: Node, version: u64, pods: &[&Pod]) -> Result<()> {
+        self.write_directory_text(node, &documents::directory(version, pods))
+    }
+
+    /// Gives a node this directory.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_directory_text(&self, node: Node, text: &str) -> Result<()> {
         let path = self.run.node_folder(node).join("directory.toml");
-        documents::replace(&path, &documents::directory(version, pods))
+        documents::replace(&path, text)
     }
 
     /// Gives a node another policy document of that name.
