@@ -94,8 +94,7 @@ async fn serve(start: Start) -> Result<()> {
     let (config, mut capture) = (start.config, start.capture);
     let (events, log) = begin_events(&config);
     let kernel_records = kernel_records(&config, &events);
-    let refusals = Refusals::new(capture.refusals());
-    let told = capture.events();
+    let (told, refusals) = (capture.events(), Refusals::new(capture.refusals()));
     let attached = format!("generation {} attached", capture.generation());
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));

@@ -156,11 +156,6 @@ fn words(kind: EventKind) -> (Kind, &'static str, &'static str) {
             "connect() refused as the one before was",
             "look for the event of the first refusal of this destination",
         ),
-        EventKind::LeftEarly => (
-            Kind::CapturePassed,
-            "a client closed its connection before kedged had it",
-            "none: its destination is looked at instead",
-        ),
         EventKind::QuotaRefused => (
             Kind::CaptureRefused,
             "connect() refused: the workload has too many connections that nobody has accepted yet",
@@ -206,7 +201,7 @@ fn words(kind: EventKind) -> (Kind, &'static str, &'static str) {
             "kedged's own guard dropped a packet to a place that is neither a local workload nor a node",
             "compare the directory with where nodes and pods are; else report a fault of kedge",
         ),
-        EventKind::Unanswered | EventKind::Unsent => (
+        EventKind::Unanswered | EventKind::Unsent | EventKind::LeftEarly => (
             Kind::Uncapturable,
             "a captured connection did not arrive",
             "run `kedge doctor` on this node",
