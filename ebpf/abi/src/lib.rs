@@ -47,7 +47,7 @@ pub use place::Place;
 pub use refusal::{Refusal, RefusalKey};
 pub use root::Root;
 pub use slot::Slot;
-pub use socket::{Claim, Client, Original, Tuple, claim, original};
+pub use socket::{Claim, Client, Original, Patience, Tuple, claim, original};
 pub use verdict::{LpmKey, PortKey, VerdictEntry, VerdictKey};
 
 /// Raised with every change of a layout, a map's type or its capacity.

@@ -89,6 +89,23 @@ pub mod claim {
     pub const DISPUTED: u32 = 1;
 }
 
+/// How long the application's own socket waits before it takes its peer for dead, as it stood at
+/// connect(). 0: not set, or not known to this kernel's programs (before Linux 6.1).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Patience {
+    /// TCP_USER_TIMEOUT (RFC 5482).
+    pub user_timeout_ms: u32,
+    /// TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT (tcp(7)); all 0 without SO_KEEPALIVE.
+    pub keepalive_idle_s: u32,
+    pub keepalive_interval_s: u32,
+    pub keepalive_probes: u32,
+}
+
+const _: () = assert!(size_of::<Patience>() == 16);
+
 /// Value of `CLAIMS`, filed by sock_ops before the SYN; and storage of the daemon's socket
 /// (`ACCEPTED`), to which it moves when the handshake is finished.
 #[derive(
@@ -104,11 +121,12 @@ pub struct Claim {
     /// CLOCK_MONOTONIC.
     pub filed_ns: u64,
     pub asked: Endpoint,
+    pub patience: Patience,
     /// One of [`claim`].
     pub state: u32,
 }
 
-const _: () = assert!(size_of::<Claim>() == 88);
+const _: () = assert!(size_of::<Claim>() == 104);
 
 /// The true client of a delivered connection: value of `DELIVERIES` (by the daemon's socket
 /// cookie), of `ADMITTED` (by tuple), and storage of the server's socket (`CLIENT`).

@@ -20,6 +20,7 @@ mod cgroups;
 mod connect;
 mod guard;
 mod maps;
+mod patience;
 mod peername;
 mod pending;
 mod released;

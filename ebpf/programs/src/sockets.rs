@@ -5,7 +5,7 @@
 
 use crate::account::{Subject, count, now, tell};
 use crate::maps::{ACCEPTED, ADMITTED, CLAIMS, CLIENT, DELIVERIES, Maps, ORIGINAL};
-use crate::{pending, storage};
+use crate::{patience, pending, storage};
 use aya_ebpf::bindings::{
     BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB,
     BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
@@ -71,6 +71,7 @@ fn file_claim(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
         netns_cookie: original.netns_cookie,
         filed_ns: now(),
         asked: original.asked,
+        patience: patience::of(ctx),
         state: claim::FILED,
     };
     let sent = Original {

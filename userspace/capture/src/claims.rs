@@ -7,6 +7,7 @@ use kedge_model::OriginalDst;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// What is known about a captured connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,39 @@ pub struct Claim {
     pub socket_cookie: u64,
     /// Network namespace of the application's socket.
     pub netns_cookie: u64,
+    pub patience: Patience,
+}
+
+/// How long the application's own socket waits for a peer that says nothing, as it stood at
+/// connect(). `None`: it has set nothing, or the kernel's programs cannot ask (before Linux 6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// TCP_USER_TIMEOUT (RFC 5482).
+    pub user_timeout: Option<Duration>,
+    pub keepalive: Option<Keepalive>,
+}
+
+/// SO_KEEPALIVE and what tcp(7) has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    pub idle: Duration,
+    pub interval: Duration,
+    pub probes: u32,
+}
+
+impl From<kedge_abi::Patience> for Patience {
+    fn from(filed: kedge_abi::Patience) -> Self {
+        let seconds = |count| Duration::from_secs(u64::from(count));
+        let set = Duration::from_millis(u64::from(filed.user_timeout_ms));
+        Self {
+            user_timeout: (!set.is_zero()).then_some(set),
+            keepalive: (filed.keepalive_probes != 0).then_some(Keepalive {
+                idle: seconds(filed.keepalive_idle_s),
+                interval: seconds(filed.keepalive_interval_s),
+                probes: filed.keepalive_probes,
+            }),
+        }
+    }
 }
 
 impl Claim {
@@ -60,6 +94,7 @@ impl Claims {
             lineage: filed.lineage,
             socket_cookie: filed.socket_cookie,
             netns_cookie: filed.netns_cookie,
+            patience: filed.patience.into(),
         }))
     }
 

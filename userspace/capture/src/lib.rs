@@ -33,7 +33,7 @@ mod table;
 mod verdicts;
 
 pub use capture::{Beats, Capture, Cgroup, CgroupKind, now_ns};
-pub use claims::{Claim, Claims};
+pub use claims::{Claim, Claims, Keepalive, Patience};
 pub use config::{CaptureConfig, probe_ends};
 pub use error::{CaptureError, ConfigError};
 pub use events::{CaptureEvent, Counters, EventReader};

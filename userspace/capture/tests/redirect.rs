@@ -11,9 +11,10 @@
 mod common;
 
 use common::{PORT_BASE, claim, count, eventually, verdicts};
-use kedge_capture::{Counter, EventKind};
+use kedge_capture::{Counter, EventKind, Keepalive, Patience};
 use kedge_model::{Mode, OriginalDst};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 const A4: &str = "10.66.1.2";
 
@@ -54,6 +55,37 @@ fn ipv6_is_redirected_and_shows_what_was_asked() {
 #[test]
 fn v4_mapped_is_redirected_and_shows_what_was_asked() {
     claimed_by_what_was_asked("[::ffff:10.66.2.2]:80", &format!("[::]:{PORT_BASE}"));
+}
+
+/// The daemon gives the same limits to the legs that the application does not see.
+#[test]
+fn a_claim_says_how_long_its_client_waits_for_a_silent_peer() {
+    let lab = lab_or_skip!();
+    let capture = lab.capturing(Mode::Require);
+    let mut daemon = lab.daemon();
+    let mut pod = lab.actor("pods/a", "a");
+    daemon.listen(&format!("[::]:{PORT_BASE}"));
+    for to in ["10.66.2.2:80", "[fd66:2::2]:80"] {
+        let seconds = Duration::from_secs;
+        let strict = Patience {
+            user_timeout: Some(seconds(3)),
+            keepalive: Some(Keepalive {
+                idle: seconds(2),
+                interval: seconds(1),
+                probes: 4,
+            }),
+        };
+        for (impatient, wanted) in [(false, Patience::default()), (true, strict)] {
+            pod.socket(to);
+            if impatient {
+                pod.impatient();
+            }
+            pod.connect_socket(to).expect("connect");
+            daemon.accept();
+            let claim = claim(&capture, &mut daemon).expect("a claim");
+            assert_eq!(claim.patience, wanted, "{to}");
+        }
+    }
 }
 
 #[test]

@@ -69,8 +69,10 @@ pub const CARRIER_IDLE_ACCEPTOR: Duration = Duration::from_secs(30);
 pub const HOLD: Duration = Duration::from_secs(5);
 /// How long a connect() to a local workload or to a peer's node may take.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the peer may take to answer a first flight.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a captured connection may take from accept() to the peer's answer, all waits together.
+pub const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a client's stricter TCP_USER_TIMEOUT leaves for making a link on the way.
+pub const OPENING_MARGIN: Duration = Duration::from_secs(3);
 /// How long an opener waits for the acceptor's FIN after both directions have ended.
 pub const PARTING: Duration = Duration::from_secs(5);
 

@@ -13,6 +13,7 @@ pub mod ktls;
 pub mod limits;
 #[expect(unsafe_code, reason = "descriptors become owned by arriving")]
 pub mod passing;
+pub mod patience;
 pub mod pipe;
 pub mod process;
 pub mod socket;

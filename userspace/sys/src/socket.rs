@@ -1,8 +1,9 @@
 //! TCP sockets as a dataplane wants them: non-blocking, without Nagle, with death noticed.
 
-use crate::limits::{BACKLOG, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, USER_TIMEOUT};
+use crate::limits::BACKLOG;
+use crate::patience::Patience;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -99,6 +100,7 @@ fn tuned(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+<<<<<<< HEAD
     // An urgent byte would otherwise be left out of what is read (RFC 6093, section 6).
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
@@ -107,6 +109,9 @@ fn tuned(address: SocketAddr) -> io::Result<Socket> {
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
+=======
+    Patience::OURS.set(&socket)?;
+>>>>>>> acde746 (capture, daemon: a client's stricter patience counts on the legs it cannot see)
     Ok(socket)
 }
 
@@ -126,7 +131,7 @@ mod tests {
         assert!(accepted.keepalive().expect("getsockopt"));
         assert!(accepted.out_of_band_inline().expect("getsockopt"));
         let timeout = accepted.tcp_user_timeout().expect("getsockopt");
-        assert_eq!(timeout, Some(USER_TIMEOUT));
+        assert_eq!(timeout, Some(Patience::OURS.user_timeout));
     }
 
     #[test]

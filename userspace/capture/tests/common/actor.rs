@@ -3,7 +3,7 @@
 //! The programs know a task by its cgroup, so threads of the test are not enough. The process is
 //! this same test binary, started again to run the one test [`obeys`].
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -106,6 +106,12 @@ impl Actor {
     /// connect() with the current socket.
     pub fn connect_socket(&mut self, to: &str) -> Result<(), i32> {
         self.ask(&format!("connect {to}")).map(drop)
+    }
+
+    /// Sets what notices a dead peer on the current socket: a user time-out of 3 s, and keepalive
+    /// after 2 s, 4 times, every second.
+    pub fn impatient(&mut self) {
+        self.ask("impatient").expect("setsockopt");
     }
 
     pub fn bind(&mut self, to: &str) -> Result<(), i32> {
@@ -260,6 +266,7 @@ impl State {
                 .current()?
                 .bind(&address(argument).into())
                 .map(|()| String::new()),
+            "impatient" => impatient(self.current()?).map(|()| String::new()),
             "listen" => self.listen(address(argument)),
             "accept" => self.accept(),
             "peername" => Ok(text(self.current()?.peer_addr()?)),
@@ -366,6 +373,15 @@ fn take_back(socket: &Socket) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+fn impatient(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(3)))?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(2))
+        .with_interval(Duration::from_secs(1))
+        .with_retries(4);
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 fn address(text: &str) -> SocketAddr {

@@ -269,6 +269,7 @@ allow = [
             lineage,
             socket_cookie: 1,
             netns_cookie: 1,
+            patience: Default::default(),
         };
         let client = SourceAddr::new(client.parse().expect("literal"));
         classify_captured(&world("a"), &claim, client, 0).map_err(|refused| refused.refusal)

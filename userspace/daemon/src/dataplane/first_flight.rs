@@ -46,6 +46,10 @@ pub async fn prepare(worker: &Worker, route: &Route) -> Result<Ready, Refusal> {
 }
 
 impl Ready {
+    pub fn carrier(&self) -> &TcpStream {
+        &self.carrier.stream
+    }
+
     /// Seals the first flight, with what the application has sent by now. From here on there is
     /// no second try: a byte that was sealed is delivered at most once. `None`: the application
     /// has reset its connection meanwhile, and nothing is sent.

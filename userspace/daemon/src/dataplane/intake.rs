@@ -7,14 +7,17 @@ use crate::dataplane::refusals::Asked;
 use crate::dataplane::registry::{Carriage, FlowInfo};
 use crate::dataplane::shares::Share;
 use crate::dataplane::worker::Worker;
-use crate::dataplane::{first_flight, probe};
+use crate::dataplane::{first_flight, patience, probe};
 use crate::limits::{HOLD, OPENING_PER_WORKER};
 use kedge_capture::Claim;
 use kedge_model::{Refusal, SourceAddr};
+use kedge_sys::patience::Patience;
 use kedge_sys::socket::reset_on_close;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::time::Instant;
 use tokio::net::TcpStream;
+use tokio::time::timeout_at;
 
 /// A connection that there is room for, and whose it is.
 pub struct Admitted {
@@ -24,6 +27,8 @@ pub struct Admitted {
     opening: Share,
     /// Until its end.
     flow: Share,
+    /// When its opening has failed.
+    until: Instant,
 }
 
 /// Looks at once whose a new connection is: one that floods is reset before it costs anything,
@@ -45,6 +50,7 @@ pub fn admit(worker: &Worker, near: &TcpStream, from: SocketAddr) -> Option<Admi
     match (opening, flow) {
         (Some(opening), Some(flow)) if !worker.is_full() => Some(Admitted {
             client: SourceAddr::new(from),
+            until: patience::opening_ends(&claim),
             claim,
             opening,
             flow,
@@ -118,11 +124,13 @@ async fn open(worker: &Worker, near: TcpStream, admitted: Admitted, route: Route
         client,
         opening,
         flow,
+        until,
     } = admitted;
+    let legs = patience::of_legs(&claim);
     let opened = if route.node == worker.world.load().node {
-        open_local(worker, near, &route).await
+        open_local(worker, near, &route, legs).await
     } else {
-        open_remote(worker, near, &route).await
+        open_remote(worker, near, &route, legs, until).await
     };
     drop(opening);
     match opened {
@@ -148,9 +156,10 @@ async fn open(worker: &Worker, near: TcpStream, admitted: Admitted, route: Route
 /// back, so that it can be reset.
 type Opened = Result<Option<(Flow, FlowInfo)>, (TcpStream, Refusal)>;
 
-async fn open_local(worker: &Worker, near: TcpStream, route: &Route) -> Opened {
+async fn open_local(worker: &Worker, near: TcpStream, route: &Route, legs: Patience) -> Opened {
     match deliver(&worker.claims, &worker.sources, &route.parties).await {
         Ok(far) => {
+            tighten(&far, legs);
             let info = FlowInfo::new(route.parties.clone(), Carriage::Local);
             Ok(Some((Flow::local(near, far), info)))
         }
@@ -158,11 +167,19 @@ async fn open_local(worker: &Worker, near: TcpStream, route: &Route) -> Opened {
     }
 }
 
-async fn open_remote(worker: &Worker, near: TcpStream, route: &Route) -> Opened {
-    let ready = match first_flight::prepare(worker, route).await {
+async fn open_remote(
+    worker: &Worker,
+    near: TcpStream,
+    route: &Route,
+    legs: Patience,
+    until: Instant,
+) -> Opened {
+    let prepared = timeout_at(until.into(), first_flight::prepare(worker, route)).await;
+    let ready = match prepared.unwrap_or(Err(Refusal::LinkFailed)) {
         Ok(ready) => ready,
         Err(refusal) => return Err((near, refusal)),
     };
+    tighten(ready.carrier(), legs);
     // What was allowed when the connection came may have moved, or been forbidden, while a link
     // was made: nothing leaves before the newest snapshot has been asked.
     let world = worker.world.load_full();
@@ -174,7 +191,17 @@ async fn open_remote(worker: &Worker, near: TcpStream, route: &Route) -> Opened 
         suite: ready.link.suite,
     };
     let flow = ready.launch(worker, route, near).await?;
-    Ok(flow.map(|flow| (flow, FlowInfo::new(route.parties.clone(), carriage))))
+    let info = FlowInfo::new(route.parties.clone(), carriage);
+    let info = FlowInfo {
+        answer_by: until,
+        ..info
+    };
+    Ok(flow.map(|flow| (flow, info)))
+}
+
+/// A leg that does not take the client's limits has died already, and says so by itself.
+fn tighten(leg: &TcpStream, legs: Patience) {
+    let _ = legs.tighten(leg);
 }
 
 /// The application sees a reset; the event says why. Whoever asks again is refused by connect(),

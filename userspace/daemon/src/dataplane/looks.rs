@@ -87,6 +87,7 @@ fn classify(world: &World, asked: &Asked, client: SourceAddr, pick: u64) -> Resu
         lineage: Default::default(),
         socket_cookie: 0,
         netns_cookie: 0,
+        patience: Default::default(),
     };
     classify_captured(world, &claim, client, pick).map_err(|refused| refused.refusal)
 }

@@ -22,6 +22,7 @@ pub mod half;
 pub mod intake;
 pub mod kernel_records;
 pub mod looks;
+pub mod patience;
 pub mod probe;
 pub mod refusals;
 pub mod registry;

@@ -2,6 +2,7 @@
 //! a lock; the list itself is locked only while a flow begins or ends, or is listed.
 
 use crate::dataplane::refusals::Asked;
+use crate::limits::OPENING_TIMEOUT;
 use kedge_model::{NodeName, OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
 use slab::Slab;
 use std::net::SocketAddr;
@@ -70,6 +71,8 @@ pub struct FlowInfo {
     pub asked: Option<Asked>,
     pub carriage: Carriage,
     pub opened_at: Instant,
+    /// When an opener gives up on the peer's answer.
+    pub answer_by: Instant,
     pub meter: Meter,
     pub withdrawal: Withdrawal,
 }
@@ -163,6 +166,7 @@ impl FlowInfo {
             asked: None,
             carriage,
             opened_at: Instant::now(),
+            answer_by: Instant::now() + OPENING_TIMEOUT,
             meter: Meter::default(),
             withdrawal: Withdrawal::default(),
         }

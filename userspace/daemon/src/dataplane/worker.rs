@@ -13,7 +13,7 @@ use crate::dataplane::{acceptance, authority, intake, looks};
 use crate::events::Events;
 use crate::fault;
 use crate::handover::{Gate, Keeper, PassOn, Passed};
-use crate::limits::{ACCEPT_PAUSE, ANSWER_TIMEOUT, BEAT, OPENING_PER_WORKER, STRANGERS_PER_WORKER};
+use crate::limits::{ACCEPT_PAUSE, BEAT, OPENING_PER_WORKER, STRANGERS_PER_WORKER};
 use crate::links::{Links, Stranger};
 use crate::listeners::OfWorker;
 use crate::uncapturable::Uncapturable;
@@ -31,7 +31,7 @@ use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 /// What a worker is given at start.
 pub struct Equipment {
@@ -202,7 +202,8 @@ impl Worker {
 
     /// Until the flow ends; a peer that does not answer ends it too.
     async fn carry(&self, flow: &mut Flow, registered: &Registered<'_>) -> Result<(), Broken> {
-        match timeout(ANSWER_TIMEOUT, self.until_answered(flow, registered)).await {
+        let answer_by = registered.info.answer_by.into();
+        match timeout_at(answer_by, self.until_answered(flow, registered)).await {
             Ok(Some(ended)) => ended,
             Ok(None) => poll_fn(|cx| flow.poll(cx, &self.turn(registered))).await,
             Err(_) => Err(Broken::NoAnswer),
