@@ -108,6 +108,10 @@ kinds! {
     /// New certificate files are not used: the last good ones stay.
     SvidRejected = "svid-rejected";
     SvidExpiring = "svid-expiring";
+    /// Another bundle or revocation list is in force.
+    TrustChanged = "trust-changed";
+    /// A new bundle or revocation list is not used: the last good one stays.
+    TrustRejected = "trust-rejected";
     DirectoryChanged = "directory-changed";
     /// A new directory is not used: the last good one stays.
     DirectoryRejected = "directory-rejected";

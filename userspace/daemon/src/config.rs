@@ -22,6 +22,8 @@ pub struct Config {
     pub managed_roots: Vec<PathBuf>,
     pub probe_cgroups: Vec<PathBuf>,
     pub svid: SvidPaths,
+    /// The revocation list, where there is one.
+    pub revoked: Option<PathBuf>,
     pub peer: Peer,
     pub capture: Capture,
     pub suites: Vec<Suite>,
@@ -84,6 +86,7 @@ struct RawSvid {
     certificate: PathBuf,
     key: PathBuf,
     bundle: PathBuf,
+    revoked: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -211,6 +214,7 @@ impl RawConfig {
                 key: self.svid.key,
                 bundle: self.svid.bundle,
             },
+            revoked: self.svid.revoked,
             peer: self.peer,
             capture: self.capture,
             suites: self.records.suites,

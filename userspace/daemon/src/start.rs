@@ -14,14 +14,14 @@ use crate::handover::{self, Gate, Handed, Offer, PassOn, Passed, Predecessor, Su
 use crate::limits::{
     CARRIERS_PASSED, DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, PIPES_PER_WORKER, SHUTDOWN_GRACE,
 };
-use crate::links::{Links, Manager, Stranger};
+use crate::links::{Credential, Links, Manager, Stranger};
 use crate::listeners::Listeners;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use anyhow::{Context, Result};
 use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
-use kedge_identity::NodeSvid;
+use kedge_identity::{NodeSvid, Trust};
 use kedge_sys::{canary, process};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,18 +99,18 @@ async fn serve(start: Start) -> Result<()> {
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));
 
-    let Initial { world, svid } = start.initial;
+    let Initial { world, svid, trust } = start.initial;
     let (directory, policy) = (world.directory.clone(), world.policy.clone());
     let world = SharedWorld::new(world);
     let uncapturable = follow_programs(&config, told, (&world, &events, &refusals))?;
-    let (svids_in, svids) = mpsc::channel(1);
+    let (credentials_in, credentials) = mpsc::channel(1);
     let mut control = Control::new(
         Arc::clone(&config),
         world.clone(),
         Arc::clone(&capture),
         events.clone(),
-        svids_in,
-        &svid,
+        credentials_in,
+        (&svid, &trust),
     );
     // Everything that can fail comes before the first program is in its place.
     control.apply(directory, policy)?;
@@ -122,7 +122,7 @@ async fn serve(start: Start) -> Result<()> {
     stand_alone(start.predecessor.as_ref()).await?;
     events.say(EventKind::CaptureStarted, attached);
 
-    let (links, links_in) = run_links(&config, (&world, &events), &svid, svids)?;
+    let (links, links_in) = run_links(&config, (&world, &events), (svid, trust), credentials)?;
     let observed = Observed {
         config: Arc::clone(&config),
         world: world.clone(),
@@ -211,14 +211,14 @@ impl Opening {
 fn run_links(
     config: &Config,
     (world, events): (&SharedWorld, &Events),
-    svid: &NodeSvid,
-    svids: mpsc::Receiver<NodeSvid>,
+    (svid, trust): (NodeSvid, Trust),
+    credentials: mpsc::Receiver<Credential>,
 ) -> Result<(Arc<Links>, mpsc::Sender<Stranger>)> {
-    let (links, demands) = Links::new();
+    let (links, demands) = Links::new(trust);
     let (links_in, strangers) = mpsc::channel(HANDSHAKES_INBOUND);
     let shared = (Arc::clone(&links), world.clone(), events.clone());
     let manager = Manager::new(shared, svid, config.suites.clone())?;
-    tokio::spawn(manager.run(demands, strangers, svids));
+    tokio::spawn(manager.run(demands, strangers, credentials));
     Ok((links, links_in))
 }
 

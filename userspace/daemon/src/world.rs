@@ -66,6 +66,11 @@ impl SharedWorld {
         self.shared.changes.send_modify(|version| *version += 1);
     }
 
+    /// What a flow rests on has changed outside the snapshot: everything is decided again.
+    pub fn decide_again(&self) {
+        self.shared.changes.send_modify(|version| *version += 1);
+    }
+
     /// For a while: what must not change while it is looked at.
     pub fn load_full(&self) -> Arc<World> {
         self.shared.current.load_full()

@@ -1,6 +1,7 @@
 //! What can be wrong, split by whose fault it is: a certificate's ([`SvidError`]) or that of the
 //! files that hold it ([`StoreError`]).
 
+use crate::trust::Fingerprint;
 use kedge_model::{SpiffeId, SpiffeIdError, TrustDomain};
 use rustls_pki_types::UnixTime;
 use std::io;
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Why a certificate does not make its holder a node of the trust domain.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SvidError {
     #[error("certificate is not well-formed X.509")]
@@ -20,6 +21,10 @@ pub enum SvidError {
     NotYetValid { not_before: UnixTime, now: UnixTime },
     #[error("certificate is not signed by an authority of the trust bundle")]
     Untrusted,
+    #[error("certificate with SHA-256 {0} is revoked")]
+    RevokedLeaf(Fingerprint),
+    #[error("{0} is revoked, with every certificate that it has")]
+    RevokedNode(SpiffeId),
     #[error("certificate chain does not verify")]
     Chain(#[source] webpki::Error),
     #[error("certificate is a CA certificate, not a leaf")]
@@ -52,6 +57,14 @@ impl SvidError {
             Self::Untrusted | Self::Chain(_) => {
                 "give both nodes the bundle.pem of the CA that issued the certificate"
             }
+            Self::RevokedLeaf(_) => {
+                "issue the node a new certificate with a new key; `svid.revoked` of the node that \
+                 refuses names the file that lists this one"
+            }
+            Self::RevokedNode(_) => {
+                "if the node should be believed again, take its line out of the file that \
+                 `svid.revoked` names"
+            }
             Self::TrustDomain { .. } => {
                 "both nodes need the same `trust_domain`; issue the certificate with its CA"
             }
@@ -72,6 +85,22 @@ impl SvidError {
             }
         }
     }
+}
+
+/// Why a revocation list cannot be used. Nothing of it is skipped: a typing error must not leave
+/// somebody believed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevocationError {
+    #[error(
+        "line {line}: neither a SHA-256 fingerprint (64 hexadecimal digits) nor the SPIFFE ID of a node"
+    )]
+    Line { line: usize },
+    #[error(
+        "line {line}: {id} is a workload, which has no certificate here: write a [[deny]] in a policy document"
+    )]
+    NotANode { line: usize, id: SpiffeId },
+    #[error("more than {0} lines: take out certificates that have expired")]
+    TooMany(usize),
 }
 
 /// Why the CA or a node's SVID cannot be read or written.
@@ -111,6 +140,8 @@ pub enum StoreError {
     Issue(#[source] rcgen::Error),
     #[error(transparent)]
     Svid(#[from] SvidError),
+    #[error("revocation list")]
+    Revocation(#[from] RevocationError),
 }
 
 /// RFC 3339 in UTC; a time beyond the calendar prints as seconds.

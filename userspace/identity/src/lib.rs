@@ -7,9 +7,9 @@
 //!                                       bundle.pem                              PeerIdentity
 //! ```
 //!
-//! Verification ([`verify_peer`], [`NodeSvid::parse`]) is pure: certificates, anchors and the time
-//! are arguments. Files are touched by [`Ca::init`], [`Ca::open`], [`Issued::write`] and
-//! [`NodeSvid::load`] only. The rules are those of the SPIFFE X.509-SVID standard, narrowed to what
+//! Verification ([`verify_peer`], [`NodeSvid::parse`]) is pure: certificates, trust and the time are
+//! arguments. Files are touched by [`Ca::init`], [`Ca::open`], [`Issued::write`], [`NodeSvid::load`]
+//! and [`Trust::load`] only. The rules are those of the SPIFFE X.509-SVID standard, narrowed to what
 //! two daemons need: docs/certificates.md lists them.
 
 #![forbid(unsafe_code)]
@@ -19,10 +19,12 @@ mod error;
 mod files;
 pub mod limits;
 mod svid;
+mod trust;
 mod verify;
 
 pub use ca::{Ca, Issued};
-pub use error::{StoreError, SvidError};
+pub use error::{RevocationError, StoreError, SvidError};
 pub use files::SvidPaths;
 pub use svid::NodeSvid;
+pub use trust::{Fingerprint, Trust};
 pub use verify::{PeerIdentity, verify_peer};

@@ -2,12 +2,13 @@
 
 use crate::error::{StoreError, SvidError};
 use crate::files::{self, SvidPaths};
-use crate::limits::{BUNDLE_ANCHORS_MAX, CHAIN_CERTIFICATES_MAX};
+use crate::limits::CHAIN_CERTIFICATES_MAX;
+use crate::trust::Trust;
 use crate::verify::{self, verify_peer};
 use kedge_model::SpiffeId;
 use rcgen::PublicKeyData;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use zeroize::Zeroizing;
 
 /// What a daemon needs to make links: its chain, key and anchors. Whoever holds one knows that a
@@ -17,7 +18,7 @@ pub struct NodeSvid {
     id: SpiffeId,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    anchors: Vec<TrustAnchor<'static>>,
+    trust: Trust,
     not_after: UnixTime,
 }
 
@@ -44,13 +45,13 @@ impl NodeSvid {
         now: UnixTime,
     ) -> Result<Self, StoreError> {
         let chain = certificates(chain, "certificate file", CHAIN_CERTIFICATES_MAX)?;
-        let anchors = anchors(bundle)?;
+        let trust = Trust::parse(bundle, "")?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| StoreError::Pem {
             what: "private key",
             origin: "key file",
         })?;
         let (leaf, intermediates) = chain.split_first().ok_or(SvidError::Malformed)?;
-        let us = verify_peer(leaf, intermediates, &anchors, &expected.trust_domain(), now)?;
+        let us = verify_peer(leaf, intermediates, &trust, &expected.trust_domain(), now)?;
         if us.id() != expected {
             let found = us.id().clone();
             return Err(SvidError::NotUs {
@@ -65,7 +66,7 @@ impl NodeSvid {
             not_after: us.not_after(),
             chain,
             key,
-            anchors,
+            trust,
         })
     }
 
@@ -85,9 +86,10 @@ impl NodeSvid {
         &self.key
     }
 
+    /// That of its own bundle, which revokes nothing.
     #[must_use]
-    pub fn anchors(&self) -> &[TrustAnchor<'static>] {
-        &self.anchors
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     #[must_use]
@@ -96,7 +98,7 @@ impl NodeSvid {
     }
 }
 
-fn certificates(
+pub(crate) fn certificates(
     pem: &[u8],
     origin: &'static str,
     limit: usize,
@@ -119,17 +121,6 @@ fn certificates(
         }),
         _ => Ok(found),
     }
-}
-
-fn anchors(bundle: &[u8]) -> Result<Vec<TrustAnchor<'static>>, StoreError> {
-    certificates(bundle, "bundle", BUNDLE_ANCHORS_MAX)?
-        .iter()
-        .map(|certificate| {
-            webpki::anchor_from_trusted_cert(certificate)
-                .map(|anchor| anchor.to_owned())
-                .map_err(|error| SvidError::Chain(error).into())
-        })
-        .collect()
 }
 
 /// The public half of `key` is the one in the certificate.

@@ -1,6 +1,7 @@
 //! From a presented certificate chain to a [`PeerIdentity`], or to the reason why not.
 
 use crate::error::SvidError;
+use crate::trust::Trust;
 use kedge_model::{NodeName, SpiffeId, TrustDomain};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{
@@ -19,9 +20,20 @@ pub struct PeerIdentity {
     id: SpiffeId,
     name: NodeName,
     not_after: UnixTime,
+    /// As it was shown: never empty.
+    chain: Vec<CertificateDer<'static>>,
 }
 
 impl PeerIdentity {
+    /// Whether what was shown would be accepted again, by what is believed and the time now.
+    ///
+    /// # Errors
+    /// As of [`verify_peer`].
+    pub fn verify_again(&self, trust: &Trust, now: UnixTime) -> Result<(), SvidError> {
+        let (leaf, intermediates) = self.chain.split_first().ok_or(SvidError::Malformed)?;
+        verify_peer(leaf, intermediates, trust, &self.id.trust_domain(), now).map(drop)
+    }
+
     #[must_use]
     pub fn id(&self) -> &SpiffeId {
         &self.id
@@ -47,12 +59,13 @@ impl PeerIdentity {
 pub fn verify_peer(
     end_entity: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-    anchors: &[TrustAnchor<'_>],
+    trust: &Trust,
     trust_domain: &TrustDomain,
     now: UnixTime,
 ) -> Result<PeerIdentity, SvidError> {
     let leaf = parse(end_entity)?;
-    verify_chain(end_entity, intermediates, anchors, now)?;
+    verify_chain(end_entity, intermediates, trust.anchors(), now)?;
+    trust.check_leaf(end_entity)?;
     check_usage(&leaf)?;
     let id = sole_uri(&leaf)?;
     if id.trust_domain() != *trust_domain {
@@ -64,7 +77,10 @@ pub fn verify_peer(
     let Some(name) = id.node_name() else {
         return Err(SvidError::NotANode(id));
     };
+    trust.check_node(&id)?;
+    let chain = [end_entity].into_iter().chain(intermediates);
     Ok(PeerIdentity {
+        chain: chain.map(|der| der.clone().into_owned()).collect(),
         id,
         name,
         not_after: not_after(&leaf),
@@ -107,7 +123,10 @@ fn chain_error(error: webpki::Error, now: UnixTime) -> SvidError {
             SvidError::NotYetValid { not_before, now }
         }
         webpki::Error::CaUsedAsEndEntity => SvidError::IsCa,
-        webpki::Error::UnknownIssuer => SvidError::Untrusted,
+        // The second is a CA of the same name with another key.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            SvidError::Untrusted
+        }
         webpki::Error::RequiredEkuNotFoundContext(_) => SvidError::Usage(BOTH_ROLES),
         other => SvidError::Chain(other),
     }

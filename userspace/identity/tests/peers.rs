@@ -4,13 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use kedge_identity::limits::LEAF_LIFETIME_DEFAULT;
-use kedge_identity::{Ca, NodeSvid, StoreError, SvidError, SvidPaths, verify_peer};
+use kedge_identity::{
+    Ca, Fingerprint, NodeSvid, StoreError, SvidError, SvidPaths, Trust, verify_peer,
+};
 use kedge_model::{NodeName, SpiffeId, TrustDomain};
 use rcgen::{
     CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -31,20 +33,19 @@ fn node(name: &str) -> SpiffeId {
     SpiffeId::node(&trust_domain(), &NodeName::parse(name).unwrap())
 }
 
-/// A CA on disk and its anchor.
+/// A CA on disk, and what it is to believe it.
 struct Authority {
     dir: TempDir,
     ca: Ca,
-    anchors: Vec<TrustAnchor<'static>>,
+    trust: Trust,
 }
 
 impl Authority {
     fn of(trust_domain: &TrustDomain) -> Self {
         let dir = TempDir::new().unwrap();
         let ca = Ca::init(dir.path(), trust_domain, at(0)).unwrap();
-        let der = CertificateDer::from_pem_slice(ca.bundle_pem().as_bytes()).unwrap();
-        let anchors = vec![webpki::anchor_from_trusted_cert(&der).unwrap().to_owned()];
-        Self { dir, ca, anchors }
+        let trust = Trust::parse(ca.bundle_pem().as_bytes(), "").unwrap();
+        Self { dir, ca, trust }
     }
 
     fn new() -> Self {
@@ -75,7 +76,7 @@ impl Authority {
     }
 
     fn refusal(&self, leaf: &CertificateDer<'_>) -> SvidError {
-        verify_peer(leaf, &[], &self.anchors, &trust_domain(), at(0)).unwrap_err()
+        verify_peer(leaf, &[], &self.trust, &trust_domain(), at(0)).unwrap_err()
     }
 }
 
@@ -87,7 +88,7 @@ fn uri(text: &str) -> SanType {
 fn a_node_of_our_ca_is_a_peer_until_its_certificate_ends() {
     let us = Authority::new();
     let leaf = us.leaf(&node("a"));
-    let peer = verify_peer(&leaf, &[], &us.anchors, &trust_domain(), at(0)).unwrap();
+    let peer = verify_peer(&leaf, &[], &us.trust, &trust_domain(), at(0)).unwrap();
     assert_eq!((peer.id(), peer.name().as_str()), (&node("a"), "a"));
     assert_eq!(peer.not_after(), at(24 * 3600));
 }
@@ -96,14 +97,14 @@ fn a_node_of_our_ca_is_a_peer_until_its_certificate_ends() {
 fn the_odd_leaf_is_accepted_when_nothing_is_spoiled() {
     let us = Authority::new();
     let leaf = us.odd_leaf(|_| {});
-    assert!(verify_peer(&leaf, &[], &us.anchors, &trust_domain(), at(0)).is_ok());
+    assert!(verify_peer(&leaf, &[], &us.trust, &trust_domain(), at(0)).is_ok());
 }
 
 #[test]
 fn an_expired_certificate_is_refused() {
     let us = Authority::new();
     let leaf = us.leaf(&node("a"));
-    let refusal = verify_peer(&leaf, &[], &us.anchors, &trust_domain(), at(24 * 3600 + 1));
+    let refusal = verify_peer(&leaf, &[], &us.trust, &trust_domain(), at(24 * 3600 + 1));
     assert!(
         matches!(refusal, Err(SvidError::Expired { .. })),
         "{refusal:?}"
@@ -111,10 +112,61 @@ fn an_expired_certificate_is_refused() {
 }
 
 #[test]
+fn a_revoked_leaf_is_refused_and_its_successor_is_not() {
+    let us = Authority::new();
+    let [lost, next] = [us.leaf(&node("a")), us.leaf(&node("a"))];
+    let list = format!("{} # lost", Fingerprint::of(&lost));
+    let trust = Trust::parse(us.ca.bundle_pem().as_bytes(), &list).unwrap();
+    let verify = |leaf| verify_peer(leaf, &[], &trust, &trust_domain(), at(0));
+    assert_eq!(
+        verify(&lost).unwrap_err(),
+        SvidError::RevokedLeaf(Fingerprint::of(&lost))
+    );
+    assert!(verify(&next).is_ok());
+}
+
+#[test]
+fn a_revoked_node_is_refused_whatever_it_shows() {
+    let us = Authority::new();
+    let trust = Trust::parse(us.ca.bundle_pem().as_bytes(), node("a").as_str()).unwrap();
+    let verify = |name| verify_peer(&us.leaf(&node(name)), &[], &trust, &trust_domain(), at(0));
+    assert_eq!(verify("a").unwrap_err(), SvidError::RevokedNode(node("a")));
+    assert!(verify("b").is_ok());
+}
+
+/// What was proven is proven as long as the bundle, the list and the time agree.
+#[test]
+fn a_proven_peer_is_verified_again_by_what_is_believed_now() {
+    let us = Authority::new();
+    let leaf = us.leaf(&node("a"));
+    let peer = verify_peer(&leaf, &[], &us.trust, &trust_domain(), at(0)).unwrap();
+    assert_eq!(peer.verify_again(&us.trust, at(60)), Ok(()));
+    let other = Authority::new().trust;
+    assert_eq!(peer.verify_again(&other, at(60)), Err(SvidError::Untrusted));
+    let late = peer.verify_again(&us.trust, at(24 * 3600 + 1));
+    assert!(matches!(late, Err(SvidError::Expired { .. })), "{late:?}");
+    let revoked = Trust::parse(us.ca.bundle_pem().as_bytes(), node("a").as_str()).unwrap();
+    let verdict = peer.verify_again(&revoked, at(60));
+    assert_eq!(verdict, Err(SvidError::RevokedNode(node("a"))));
+}
+
+#[test]
+fn a_revocation_list_that_is_named_and_missing_is_an_error() {
+    let us = Authority::new();
+    let [bundle, list] = ["ca.pem", "revoked"].map(|name| us.dir.path().join(name));
+    assert_eq!(Trust::load(&bundle, None).unwrap(), us.trust);
+    let missing = Trust::load(&bundle, Some(&list)).unwrap_err();
+    assert!(matches!(missing, StoreError::File { .. }), "{missing:?}");
+    fs::write(&list, "a line that is none").unwrap();
+    let wrong = Trust::load(&bundle, Some(&list)).unwrap_err();
+    assert!(matches!(wrong, StoreError::Revocation(_)), "{wrong:?}");
+}
+
+#[test]
 fn a_clock_five_minutes_behind_is_forgiven_and_six_are_not() {
     let us = Authority::new();
     let leaf = us.leaf(&node("a"));
-    let verify = |now| verify_peer(&leaf, &[], &us.anchors, &trust_domain(), now);
+    let verify = |now| verify_peer(&leaf, &[], &us.trust, &trust_domain(), now);
     assert!(verify(at(-300)).is_ok());
     let refusal = verify(at(-360));
     assert!(
@@ -234,10 +286,8 @@ fn a_node_loads_what_the_ca_wrote_and_its_key_is_private() {
     write();
     write();
     let svid = NodeSvid::load(&paths, &node("a"), at(0)).unwrap();
-    assert_eq!(
-        (svid.id(), svid.chain().len(), svid.anchors().len()),
-        (&node("a"), 1, 1)
-    );
+    assert_eq!((svid.id(), svid.chain().len()), (&node("a"), 1));
+    assert_eq!(*svid.trust(), us.trust);
     let mode = fs::metadata(&paths.key).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(

@@ -3,20 +3,19 @@
 use crate::error::LinkError;
 use crate::tls;
 use crate::wire::InstanceId;
-use kedge_identity::NodeSvid;
+use kedge_identity::{NodeSvid, Trust};
 use kedge_model::{SpiffeId, Suite, TrustDomain};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::TrustAnchor;
 use std::sync::Arc;
 
-/// Our SVID, anchors, offers and instance. A new one is made whenever one of them changes; links
+/// Our SVID, whom we believe, our offers and instance. A new one is made whenever one of them changes; links
 /// keep the one with which they were made.
 pub struct LinkConfig {
     pub(crate) id: SpiffeId,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) certified_key: Arc<CertifiedKey>,
-    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+    pub(crate) trust: Arc<Trust>,
     pub(crate) suites: Vec<Suite>,
     pub(crate) instance: InstanceId,
     pub(crate) successor_of: Option<InstanceId>,
@@ -45,7 +44,7 @@ impl LinkConfig {
             id: svid.id().clone(),
             trust_domain: svid.id().trust_domain(),
             certified_key: Arc::new(CertifiedKey::new(svid.chain().to_vec(), key)),
-            anchors: svid.anchors().to_vec(),
+            trust: Arc::new(svid.trust().clone()),
             suites: suites.to_vec(),
             instance,
             successor_of: None,
@@ -57,6 +56,13 @@ impl LinkConfig {
     #[must_use]
     pub fn successor_of(mut self, instance: InstanceId) -> Self {
         self.successor_of = Some(instance);
+        self
+    }
+
+    /// Believes others than those of the SVID's own bundle.
+    #[must_use]
+    pub fn trusting(mut self, trust: Arc<Trust>) -> Self {
+        self.trust = trust;
         self
     }
 

@@ -58,8 +58,8 @@ impl NodeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<PeerIdentity, PeerUnauthenticated> {
-        let (anchors, trust_domain) = (&self.config.anchors, &self.config.trust_domain);
-        let peer = verify_peer(end_entity, intermediates, anchors, trust_domain, now)
+        let (trust, trust_domain) = (&self.config.trust, &self.config.trust_domain);
+        let peer = verify_peer(end_entity, intermediates, trust, trust_domain, now)
             .map_err(|error| PeerUnauthenticated::Svid(Arc::new(error)))?;
         if *peer.id() == self.config.id {
             return Err(PeerUnauthenticated::OurOwnId(peer.id().clone()));

@@ -127,6 +127,15 @@ refusals! {
     PeerSaysNo = 35, "peer-says-no", Peer,
         "the peer refused with a reason that this version does not know",
         "update kedge on this node";
+    PeerExpired = 36, "peer-expired", Peer,
+        "the certificate of the other node has expired",
+        "issue that node a new certificate: `kedge ca issue`; its kedged takes it by itself";
+    PeerUntrusted = 37, "peer-untrusted", Peer,
+        "the certificate of the other node is not of an authority in this node's trust bundle",
+        "issue that node a certificate of a CA in the bundle, or put its CA back into `svid.bundle`";
+    PeerRevoked = 38, "peer-revoked", Peer,
+        "the certificate of the other node is revoked on this node",
+        "issue that node a new certificate, or take its line out of the file that `svid.revoked` names";
     NotCaptured = 40, "not-captured", Node,
         "a connection arrived at the capture port that no program had redirected",
         "connect to the service itself, not to kedged's capture port";

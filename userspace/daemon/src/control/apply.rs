@@ -5,11 +5,12 @@ use crate::control::cgroups::{self, CgroupError};
 use crate::control::sources::{self, SourceError, Sources};
 use crate::errno::{ECONNREFUSED, EHOSTUNREACH};
 use crate::events::{Events, chain};
+use crate::links::Credential;
 use crate::world::{SharedWorld, World};
 use kedge_api::EventKind;
 use kedge_capture::{Capture, CaptureError, LocalPod, Rule, Verdict};
 use kedge_directory::Directory;
-use kedge_identity::NodeSvid;
+use kedge_identity::{NodeSvid, Trust};
 use kedge_policy::{LocalWorkload, Policy, Verdicts};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -39,10 +40,11 @@ pub struct Control {
     world: SharedWorld,
     capture: Arc<Mutex<Capture>>,
     events: Events,
-    svids: mpsc::Sender<NodeSvid>,
+    credentials: mpsc::Sender<Credential>,
     pub ages: Arc<Ages>,
     /// The leaf in use, to tell a new one.
     leaf: Vec<u8>,
+    trust: Trust,
     rejected: Rejected,
     applied: Option<(Verdicts, Vec<kedge_capture::Cgroup>)>,
 }
@@ -53,6 +55,7 @@ struct Rejected {
     directory: Option<String>,
     policy: Option<String>,
     svid: Option<String>,
+    trust: Option<String>,
     applying: Option<String>,
 }
 
@@ -60,6 +63,7 @@ struct Rejected {
 pub struct Initial {
     pub world: World,
     pub svid: NodeSvid,
+    pub trust: Trust,
 }
 
 impl Initial {
@@ -74,6 +78,7 @@ impl Initial {
         Ok(Self {
             world,
             svid: sources::read_svid(config)?,
+            trust: sources::read_trust(config)?,
         })
     }
 }
@@ -84,8 +89,8 @@ impl Control {
         world: SharedWorld,
         capture: Arc<Mutex<Capture>>,
         events: Events,
-        svids: mpsc::Sender<NodeSvid>,
-        svid: &NodeSvid,
+        credentials: mpsc::Sender<Credential>,
+        (svid, trust): (&NodeSvid, &Trust),
     ) -> Self {
         let ages = Arc::new(Ages::default());
         ages.directory.store(now_s(), Relaxed);
@@ -99,9 +104,10 @@ impl Control {
             world,
             capture,
             events,
-            svids,
+            credentials,
             ages,
             leaf,
+            trust: trust.clone(),
             rejected,
             applied,
         }
@@ -117,6 +123,7 @@ impl Control {
 
     async fn refresh(&mut self) {
         self.capture().flush_logs();
+        self.refresh_trust().await;
         self.refresh_svid().await;
         let directory = self.newer_directory();
         let policy = self.newer_policy();
@@ -218,7 +225,23 @@ impl Control {
             .svid_not_after
             .store(svid.not_after().as_secs(), Relaxed);
         // The manager has gone: the daemon is ending.
-        let _ = self.svids.send(svid).await;
+        let _ = self.credentials.send(Credential::Svid(svid)).await;
+    }
+
+    /// Another bundle or revocation list goes to the link manager, which believes no other from
+    /// then on.
+    async fn refresh_trust(&mut self) {
+        let read = sources::read_trust(&self.config);
+        let trust = take(read, &mut self.rejected.trust, |cause| {
+            self.events.rejected(EventKind::TrustRejected, cause);
+        });
+        let Some(trust) = trust.filter(|trust| *trust != self.trust) else {
+            return;
+        };
+        self.trust = trust.clone();
+        self.events.say(EventKind::TrustChanged, trust.to_string());
+        // The manager has gone: the daemon is ending.
+        let _ = self.credentials.send(Credential::Trust(trust)).await;
     }
 }
 

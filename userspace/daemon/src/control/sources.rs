@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::limits::{FILES_POLL, FILES_POLL_MIN, FILES_SETTLE};
 use kedge_directory::{Directory, DirectoryError};
-use kedge_identity::{NodeSvid, StoreError};
+use kedge_identity::{NodeSvid, StoreError, Trust};
 use kedge_policy::{Policy, PolicyError};
 use notify::{RecursiveMode, Watcher};
 use rustls_pki_types::UnixTime;
@@ -30,6 +30,8 @@ pub enum SourceError {
     Policy { path: PathBuf, source: PolicyError },
     #[error("own X.509-SVID")]
     Svid(#[from] StoreError),
+    #[error("whom to believe")]
+    Trust(#[source] StoreError),
 }
 
 /// Reads the files, and says when to read them again.
@@ -78,7 +80,10 @@ fn watcher(config: &Config, changed: Arc<Notify>) -> notify::Result<notify::Reco
         &config.svid.key,
         &config.svid.bundle,
     ];
-    let folders = files.into_iter().filter_map(|file| file.parent());
+    let folders = files
+        .into_iter()
+        .chain(&config.revoked)
+        .filter_map(|file| file.parent());
     let folders: HashSet<&Path> = folders.chain([config.policies.as_path()]).collect();
     for folder in folders {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
@@ -108,4 +113,8 @@ pub fn read_policy(config: &Config) -> Result<Policy, SourceError> {
 
 pub fn read_svid(config: &Config) -> Result<NodeSvid, SourceError> {
     Ok(NodeSvid::load(&config.svid, &config.id(), UnixTime::now())?)
+}
+
+pub fn read_trust(config: &Config) -> Result<Trust, SourceError> {
+    Trust::load(&config.svid.bundle, config.revoked.as_deref()).map_err(SourceError::Trust)
 }

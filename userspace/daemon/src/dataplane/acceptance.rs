@@ -272,7 +272,7 @@ async fn accept(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, arrived: 
     match result {
         Ok((near, parties)) => {
             let carriage = Carriage::Acceptor {
-                peer: link.peer.clone(),
+                proof: Arc::clone(&link.proof),
                 suite: link.suite,
             };
             let mut sealer = Sealer::new(arrived.flight.keys.acceptor);

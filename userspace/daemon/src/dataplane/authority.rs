@@ -1,5 +1,5 @@
-//! Authority over open flows: whatever changes in the snapshot decides them again, and those that
-//! are no longer allowed are reset, with the reason.
+//! Authority over open flows: whatever changes in the snapshot, or in what their peers have proven,
+//! decides them again, and those that are no longer allowed are reset, with the reason.
 
 use crate::dataplane::classify::reclassify;
 use crate::dataplane::registry::{FlowInfo, Registry};
@@ -24,7 +24,8 @@ pub async fn follow(world: SharedWorld, registry: Arc<Registry>) {
 pub fn decide(world: &SharedWorld, info: &FlowInfo) {
     let world = world.load();
     let nodes = info.carriage.nodes(&world.node);
-    if let Err(refusal) = reclassify(&world, &info.parties, nodes) {
+    let proven = info.carriage.proof().map_or(Ok(()), |proof| proof.holds());
+    if let Err(refusal) = proven.and_then(|()| reclassify(&world, &info.parties, nodes)) {
         info.withdrawal.withdraw(refusal);
     }
 }

@@ -15,6 +15,7 @@ use kedge_sys::patience::Patience;
 use kedge_sys::socket::reset_on_close;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
@@ -187,7 +188,7 @@ async fn open_remote(
         return Err((near, refusal));
     }
     let carriage = Carriage::Opener {
-        peer: ready.link.peer.clone(),
+        proof: Arc::clone(&ready.link.proof),
         suite: ready.link.suite,
     };
     let flow = ready.launch(worker, route, near).await?;

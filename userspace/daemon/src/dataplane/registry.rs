@@ -3,6 +3,7 @@
 
 use crate::dataplane::refusals::Asked;
 use crate::limits::OPENING_TIMEOUT;
+use crate::links::Proof;
 use kedge_model::{NodeName, OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
 use slab::Slab;
 use std::net::SocketAddr;
@@ -36,8 +37,8 @@ pub struct Parties {
 #[derive(Clone, Debug)]
 pub enum Carriage {
     Local,
-    Opener { peer: NodeName, suite: Suite },
-    Acceptor { peer: NodeName, suite: Suite },
+    Opener { proof: Arc<Proof>, suite: Suite },
+    Acceptor { proof: Arc<Proof>, suite: Suite },
 }
 
 impl Carriage {
@@ -45,15 +46,20 @@ impl Carriage {
     pub fn nodes<'a>(&'a self, ours: &'a NodeName) -> (&'a NodeName, &'a NodeName) {
         match self {
             Self::Local => (ours, ours),
-            Self::Opener { peer, .. } => (ours, peer),
-            Self::Acceptor { peer, .. } => (peer, ours),
+            Self::Opener { proof, .. } => (ours, proof.peer.name()),
+            Self::Acceptor { proof, .. } => (proof.peer.name(), ours),
         }
     }
 
     pub fn peer(&self) -> Option<&NodeName> {
+        self.proof().map(|proof| proof.peer.name())
+    }
+
+    /// What the peer has proven about itself when the flow began.
+    pub fn proof(&self) -> Option<&Proof> {
         match self {
             Self::Local => None,
-            Self::Opener { peer, .. } | Self::Acceptor { peer, .. } => Some(peer),
+            Self::Opener { proof, .. } | Self::Acceptor { proof, .. } => Some(proof),
         }
     }
 

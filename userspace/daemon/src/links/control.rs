@@ -6,9 +6,11 @@ use crate::limits::{CONTROL_READ_BYTES, LINK_COMMANDS, LINK_DRAIN};
 use crate::links::link::{Command, Link};
 use crate::links::table::{Demand, Links};
 use crate::world::SharedWorld;
+use kedge_identity::SvidError;
 use kedge_link::wire::RejectTarget;
 use kedge_link::{Established, Handle, LinkError, Session, SessionEvent};
 use kedge_model::{IdKind, NodeName, Refusal, SpiffeId};
+use rustls_pki_types::UnixTime;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,8 +30,12 @@ pub enum ControlError {
         "node {0} is not in our directory, or is there without kedge: add it, or wait for the directory to catch up"
     )]
     UnknownNode(NodeName),
-    #[error("the peer's certificate has expired")]
+    #[error("the peer's certificate has expired: issue a new one there: `kedge ca issue`")]
     Expired,
+    #[error("our own certificate has expired: issue a new one: `kedge ca issue`")]
+    OursExpired,
+    #[error("the peer is no longer believed: {0}; {remedy}", remedy = .0.remedy())]
+    Distrusted(#[source] SvidError),
 }
 
 /// Who waits for the link to be established, until it is.
@@ -173,7 +179,11 @@ impl Control {
         let expired = |link: &Arc<Link>| SystemTime::now() >= link.not_after;
         if self.link.as_ref().is_some_and(expired) {
             self.session.close();
-            return Err(ControlError::Expired);
+            let ours = SystemTime::now() >= self.context.not_after;
+            return Err(match ours {
+                true => ControlError::OursExpired,
+                false => ControlError::Expired,
+            });
         }
         Ok(())
     }
@@ -189,6 +199,10 @@ impl Control {
             }
             Command::AskRenewal => self.session.ask_renewal()?,
             Command::Drain => self.drain()?,
+            Command::Distrust(error) => {
+                self.session.close();
+                return Err(ControlError::Distrusted(error));
+            }
         }
         Ok(())
     }
@@ -244,6 +258,15 @@ impl Control {
         let theirs = Duration::from_secs(established.peer.not_after().as_secs());
         let not_after = (SystemTime::UNIX_EPOCH + theirs).min(self.context.not_after);
         let link = Arc::new(Link::new(established, not_after, self.sender.clone()));
+        if let Err(error) = self
+            .context
+            .links
+            .proofs
+            .admit(&link.proof, UnixTime::now())
+        {
+            self.session.close();
+            return Err(ControlError::Distrusted(error));
+        }
         self.context.links.install(&link);
         self.context.events.link_up(&link);
         self.link = Some(link);

@@ -2,6 +2,8 @@
 
 use crate::limits::HOLD;
 use crate::links::identities::Identities;
+use crate::links::proof::Proof;
+use kedge_identity::SvidError;
 use kedge_link::wire::{Header, Opening};
 use kedge_link::{
     Established, Exhausted, Flight, FlightError, Handle, Inbound, InstanceId, LinkId, NewFlow,
@@ -9,7 +11,7 @@ use kedge_link::{
 };
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 use tokio::sync::{Notify, mpsc};
 
@@ -25,6 +27,8 @@ pub enum Command {
     AskRenewal,
     /// Open no more flows; erase the link after a while.
     Drain,
+    /// What the peer has proven does not count any more: close at once.
+    Distrust(SvidError),
 }
 
 /// Keys and identities of one link. The locks are held for one flow's opening, never for bytes.
@@ -33,6 +37,7 @@ pub struct Link {
     pub peer: NodeName,
     pub peer_id: SpiffeId,
     pub peer_instance: InstanceId,
+    pub proof: Arc<Proof>,
     pub role: Role,
     pub tls_client: SpiffeId,
     pub renews: Option<LinkId>,
@@ -65,6 +70,7 @@ impl Link {
             peer: established.peer.name().clone(),
             peer_id: established.peer.id().clone(),
             peer_instance: established.peer_instance,
+            proof: Proof::new(established.peer),
             role: established.role,
             tls_client: established.tls_client,
             renews: established.renews,

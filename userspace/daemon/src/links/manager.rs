@@ -4,9 +4,10 @@ use crate::events::Events;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, HANDSHAKES_INBOUND, LINK_LIFETIME};
 use crate::links::control::{Context, Control, ControlError, Origin};
 use crate::links::link::{Command, Link};
+use crate::links::proof::{Lost, Proof};
 use crate::links::table::{Demand, Links};
 use crate::world::SharedWorld;
-use kedge_identity::NodeSvid;
+use kedge_identity::{NodeSvid, Trust};
 use kedge_link::{ClientStart, InstanceId, LinkConfig, LinkError, LinkId, Role, Session, Start};
 use kedge_model::{NodeAddr, NodeName, SpiffeId, Suite};
 use kedge_sys::socket::Dial;
@@ -29,6 +30,12 @@ pub struct Stranger {
     pub prefix: Vec<u8>,
 }
 
+/// What changes who we are, or whom we believe.
+pub enum Credential {
+    Svid(NodeSvid),
+    Trust(Trust),
+}
+
 /// Owns everything that making a link needs. One task on the control runtime.
 pub struct Manager {
     links: Arc<Links>,
@@ -36,6 +43,7 @@ pub struct Manager {
     events: Events,
     suites: Vec<Suite>,
     instance: InstanceId,
+    svid: NodeSvid,
     config: Arc<LinkConfig>,
     not_after: SystemTime,
     dials: HashMap<NodeName, Dialling>,
@@ -54,18 +62,20 @@ struct Dialling {
 impl Manager {
     pub fn new(
         (links, world, events): (Arc<Links>, SharedWorld, Events),
-        svid: &NodeSvid,
+        svid: NodeSvid,
         suites: Vec<Suite>,
     ) -> Result<Self, LinkError> {
         let instance = InstanceId(random());
+        let config = LinkConfig::new(&svid, &suites, instance)?.trusting(links.proofs.trust());
         Ok(Self {
             links,
             world,
             events,
-            config: Arc::new(LinkConfig::new(svid, &suites, instance)?),
+            not_after: system_time(svid.not_after()),
+            svid,
+            config: Arc::new(config),
             suites,
             instance,
-            not_after: system_time(svid.not_after()),
             dials: HashMap::new(),
             attempts: JoinSet::new(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_INBOUND)),
@@ -77,16 +87,19 @@ impl Manager {
         mut self,
         mut demands: mpsc::Receiver<Demand>,
         mut strangers: mpsc::Receiver<Stranger>,
-        mut svids: mpsc::Receiver<NodeSvid>,
+        mut credentials: mpsc::Receiver<Credential>,
     ) {
         let mut due = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 Some(demand) = demands.recv() => self.demand(demand),
                 Some(stranger) = strangers.recv() => self.answer(stranger),
-                Some(svid) = svids.recv() => self.renew_all(&svid),
+                Some(credential) = credentials.recv() => self.take(credential),
                 Some(Ok((node, result))) = self.attempts.join_next() => self.ended(node, result),
-                _ = due.tick() => self.renew_old(),
+                _ = due.tick() => {
+                    self.renew_old();
+                    self.expire();
+                }
                 else => return,
             }
         }
@@ -155,18 +168,60 @@ impl Manager {
         }
     }
 
+    fn take(&mut self, credential: Credential) {
+        match credential {
+            Credential::Svid(svid) => self.renew_all(svid),
+            Credential::Trust(trust) => self.believe(trust),
+        }
+    }
+
     /// New certificates: every link is made anew under them before the old one is erased.
-    fn renew_all(&mut self, svid: &NodeSvid) {
-        match LinkConfig::new(svid, &self.suites, self.instance) {
+    fn renew_all(&mut self, svid: NodeSvid) {
+        match self.link_config(&svid) {
             Ok(config) => {
                 self.config = Arc::new(config);
                 self.not_after = system_time(svid.not_after());
+                self.svid = svid;
                 self.events.svid_reloaded(self.not_after);
                 for link in self.links.all() {
                     self.renew(&link);
                 }
             }
             Err(error) => self.events.svid_failed(&error),
+        }
+    }
+
+    /// Another bundle or revocation list: it counts for what was proven before, too.
+    fn believe(&mut self, trust: Trust) {
+        let lost = self.links.proofs.believe(trust, UnixTime::now());
+        match self.link_config(&self.svid) {
+            Ok(config) => self.config = Arc::new(config),
+            Err(error) => self.events.svid_failed(&error),
+        }
+        self.close(&lost);
+    }
+
+    fn expire(&self) {
+        let now = UnixTime::now();
+        let has_renewed = |proof: &Proof| {
+            let current = self.links.current(proof.peer.name());
+            current.is_some_and(|link| link.proof.peer.not_after() > now)
+        };
+        self.close(&self.links.proofs.expire(now, has_renewed));
+    }
+
+    /// Closes links whose peers are not believed any more; workers reset what rests on them.
+    fn close(&self, lost: &[Lost]) {
+        for (proof, error) in lost {
+            let links = self.links.all();
+            for link in links.iter().filter(|link| Arc::ptr_eq(&link.proof, proof)) {
+                // From now on nothing opens on it; its control connection says why it ends.
+                self.links.remove(link);
+                link.command(Command::Distrust(error.clone()));
+            }
+        }
+        if !lost.is_empty() {
+            self.world.decide_again();
         }
     }
 
@@ -187,6 +242,11 @@ impl Manager {
             Role::TlsClient => self.dial(link.peer.clone(), Some(link.id)),
             Role::TlsServer => link.command(Command::AskRenewal),
         }
+    }
+
+    fn link_config(&self, svid: &NodeSvid) -> Result<LinkConfig, LinkError> {
+        let config = LinkConfig::new(svid, &self.suites, self.instance)?;
+        Ok(config.trusting(self.links.proofs.trust()))
     }
 
     fn context(&self) -> Context {

@@ -10,9 +10,11 @@ mod control;
 mod identities;
 mod link;
 mod manager;
+mod proof;
 mod table;
 
 pub use control::ControlError;
 pub use link::Link;
-pub use manager::{Manager, Stranger, connected, dial};
+pub use manager::{Credential, Manager, Stranger, connected, dial};
+pub use proof::Proof;
 pub use table::{Links, PeerReport};

@@ -2,7 +2,9 @@
 
 use crate::limits::{HOLD, LINK_DEMANDS};
 use crate::links::link::{Command, Link};
+use crate::links::proof::Proofs;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use kedge_identity::Trust;
 use kedge_link::{Contender, LinkId, resolve_duel};
 use kedge_model::{NodeName, Refusal};
 use std::collections::HashMap;
@@ -28,6 +30,7 @@ pub struct Links {
     demands: mpsc::Sender<Demand>,
     /// Another daemon serves this node: see [`Links::retire`].
     retired: AtomicBool,
+    pub proofs: Proofs,
     pub handshakes_total: AtomicU64,
 }
 
@@ -55,13 +58,14 @@ pub struct PeerReport {
 }
 
 impl Links {
-    pub fn new() -> (Arc<Self>, mpsc::Receiver<Demand>) {
+    pub fn new(trust: Trust) -> (Arc<Self>, mpsc::Receiver<Demand>) {
         let (demands, requests) = mpsc::channel(LINK_DEMANDS);
         let links = Self {
             peers: ArcSwap::default(),
             by_id: ArcSwap::default(),
             demands,
             retired: AtomicBool::new(false),
+            proofs: Proofs::new(trust),
             handshakes_total: AtomicU64::new(0),
         };
         (Arc::new(links), requests)
