@@ -17,6 +17,7 @@ mod report;
 mod server;
 mod shapes;
 mod sockets;
+mod silence;
 mod sustained;
 
 use anyhow::{Context, Result};
@@ -94,6 +95,10 @@ enum Verb {
         server: SocketAddr,
         connections: usize,
     },
+    /// One connection until its peer is dead: says when it opened, then when and how it ended.
+    Silence(silence::Request),
+    /// One connection that is not to open: says when and how that ended.
+    SilenceOpening(silence::Request),
     /// Play one of the shapes many times, as a client: `shapes.rs` has their names.
     Shapes(shapes::Request),
     /// Serve every shape, from this port on.
@@ -166,6 +171,8 @@ fn main() -> Result<()> {
             server,
             connections,
         } => sustained::idle(server, connections),
+        Verb::Silence(request) => silence::wait(&request),
+        Verb::SilenceOpening(request) => silence::wait_for_opening(&request),
         Verb::Shapes(request) => print(&shapes::run(request)?),
         Verb::ShapesServer { engine, listen } => shapes::serve(engine, listen),
         Verb::ShapesReport { server } => print(&shapes::report(server)?),

@@ -22,6 +22,11 @@ pub const SERVER_ENDS_FIRST: u8 = b'D';
 pub const SERVER_RESETS: u8 = b'X';
 /// One byte back, then the client resets.
 pub const CLIENT_RESETS: u8 = b'Y';
+/// Who sends until the connection dies: then one byte back.
+pub const SILENCE: u8 = b'S';
+pub const SILENCE_IDLE: u8 = b'i';
+pub const SILENCE_UP: u8 = b'u';
+pub const SILENCE_DOWN: u8 = b'd';
 /// What was seen so far.
 pub const REPORT: u8 = b'Q';
 /// Forget what was seen so far.

@@ -1,6 +1,7 @@
 //! What the server has seen: shared by its connections, asked for by `kedge-load report`.
 
 use crate::protocol::{Nonce, fingerprint};
+use crate::silence::unix_ms;
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -12,6 +13,8 @@ pub struct Seen {
     resets: u64,
     ends: u64,
     late_bytes: u64,
+    deaths: u64,
+    last_death_unix_ms: u64,
 }
 
 /// [`Seen`], in the form in which it is told.
@@ -29,6 +32,9 @@ pub struct Report {
     ends: u64,
     /// Bytes taken after the server had ended its own direction.
     late_bytes: u64,
+    /// Connections that waited for their peer's death and got an error.
+    deaths: u64,
+    last_death_unix_ms: u64,
 }
 
 impl Seen {
@@ -49,6 +55,11 @@ impl Seen {
         self.late_bytes += count as u64;
     }
 
+    pub fn death(&mut self) {
+        self.deaths += 1;
+        self.last_death_unix_ms = unix_ms();
+    }
+
     pub fn report(&self) -> Report {
         Report {
             nonces: self.nonces.len(),
@@ -58,6 +69,8 @@ impl Seen {
             resets: self.resets,
             ends: self.ends,
             late_bytes: self.late_bytes,
+            deaths: self.deaths,
+            last_death_unix_ms: self.last_death_unix_ms,
         }
     }
 }

@@ -103,6 +103,7 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, seen: Shared) -> Result<
         protocol::SERVER_ENDS_FIRST => server_ends_first(&mut stream, &seen).await,
         protocol::SERVER_RESETS => server_resets(stream).await,
         protocol::CLIENT_RESETS => client_resets(&mut stream, &seen).await,
+        protocol::SILENCE => until_dead(&mut stream, &seen).await,
         protocol::REPORT => report(&mut stream, &seen).await,
         protocol::CLEAR => {
             *seen.borrow_mut() = Seen::default();
@@ -211,6 +212,28 @@ async fn client_resets(stream: &mut TcpStream, seen: &Shared) -> Result<()> {
     let ended = stream.read(&mut [0]).await;
     seen.borrow_mut().end_of_reset_connection(ended.is_err());
     Ok(())
+}
+
+/// Waits or sends as the client wants, until the connection dies.
+async fn until_dead(stream: &mut TcpStream, seen: &Shared) -> Result<()> {
+    let mut traffic = [0];
+    stream.read_exact(&mut traffic).await?;
+    stream.write_u8(b'.').await?;
+    let mut chunk = vec![0; 16 * 1024];
+    loop {
+        let moved = match traffic[0] {
+            protocol::SILENCE_DOWN => stream.write(&chunk).await,
+            _ => stream.read(&mut chunk).await,
+        };
+        match moved {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(_) => {
+                seen.borrow_mut().death();
+                return Ok(());
+            }
+        }
+    }
 }
 
 async fn report(stream: &mut TcpStream, seen: &Shared) -> Result<()> {
