@@ -16,8 +16,8 @@ mod protocol;
 mod report;
 mod server;
 mod shapes;
-mod sockets;
 mod silence;
+mod sockets;
 mod sustained;
 
 use anyhow::{Context, Result};

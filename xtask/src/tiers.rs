@@ -32,7 +32,8 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 8] = [
+const SCENARIOS: [&str; 9] = [
+    "authority",
     "compatibility",
     "first_light",
     "guard",

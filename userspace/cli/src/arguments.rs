@@ -184,8 +184,8 @@ pub struct IssueArguments {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: PathBuf,
     /// How long it is valid.
-    #[arg(long, value_name = "HOURS", default_value_t = 24)]
-    pub lifetime_hours: u64,
+    #[arg(long, value_name = "HOURS", default_value_t = 24.0)]
+    pub lifetime_hours: f64,
 }
 
 #[derive(Debug, Args)]

@@ -100,18 +100,9 @@ fn tuned(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
-<<<<<<< HEAD
+    Patience::OURS.set(&socket)?;
     // An urgent byte would otherwise be left out of what is read (RFC 6093, section 6).
     socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-=======
-    Patience::OURS.set(&socket)?;
->>>>>>> acde746 (capture, daemon: a client's stricter patience counts on the legs it cannot see)
     Ok(socket)
 }
 

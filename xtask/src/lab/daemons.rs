@@ -228,25 +228,47 @@ impl Lab {
     /// # Errors
     /// When the CA cannot issue it.
     pub fn issue_certificate(&self, node: Node) -> Result<()> {
-        let (ca, folder) = (self.ca(), self.run.node_folder(node));
-        let words = ["--node", node.name(), "--out", path_text(&folder)?];
+        self.issue(&self.ca(), node, &self.run.node_folder(node), 24.0)
+    }
+
+    /// A certificate of any CA, for any time, in a folder.
+    ///
+    /// # Errors
+    /// When the CA cannot issue it.
+    pub fn issue(&self, ca: &Path, node: Node, out: &Path, hours: f64) -> Result<()> {
+        let hours = hours.to_string();
+        let words = ["--node", node.name(), "--out", path_text(out)?];
         let mut kedge = Command::new(&self.tools.kedge);
         output(
             kedge
-                .args(["ca", "issue", "--dir", path_text(&ca)?])
-                .args(words),
+                .args(["ca", "issue", "--dir", path_text(ca)?])
+                .args(words)
+                .args(["--lifetime-hours", &hours]),
         )?;
         Ok(())
     }
 
+    /// Another CA of the same trust domain.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_ca(&self, name: &str) -> Result<PathBuf> {
+        let ca = self.run.folder().join(name);
+        if !ca.exists() {
+            let kedge = self.tools.kedge.display().to_string();
+            let words = [&*kedge, "ca", "init", "--dir", path_text(&ca)?];
+            output(command(words).args(["--trust-domain", TRUST_DOMAIN]))?;
+        }
+        Ok(ca)
+    }
+
     fn prepare_nodes(&self) -> Result<()> {
-        let (kedge, ca) = (self.tools.kedge.display().to_string(), self.ca());
-        let words = [&*kedge, "ca", "init", "--dir", path_text(&ca)?];
-        output(command(words).args(["--trust-domain", TRUST_DOMAIN]))?;
+        self.make_ca(CA)?;
         for node in NODES {
             let folder = self.run.node_folder(node);
             fs::create_dir_all(folder.join("policies"))?;
             self.issue_certificate(node)?;
+            documents::replace(&folder.join("revoked"), "")?;
             documents::replace(
                 &folder.join("kedged.toml"),
                 &documents::configuration(&self.run, node, &self.tools.object)?,
@@ -257,10 +279,14 @@ impl Lab {
         Ok(())
     }
 
-    fn ca(&self) -> PathBuf {
-        self.run.folder().join("ca")
+    /// The one that both nodes have their certificates of.
+    #[must_use]
+    pub fn ca(&self) -> PathBuf {
+        self.run.folder().join(CA)
     }
 }
+
+const CA: &str = "ca";
 
 fn daemon_name(node: Node) -> String {
     format!("kedged-{}", node.name())

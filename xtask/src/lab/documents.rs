@@ -31,6 +31,7 @@ probe_cgroups = ["kubelet"]
 certificate = "{folder}/node.pem"
 key = "{folder}/node.key"
 bundle = "{folder}/bundle.pem"
+revoked = "{folder}/revoked"
 
 [peer]
 listen = ["{v4}", "{v6}"]

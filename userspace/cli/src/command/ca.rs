@@ -21,7 +21,8 @@ pub fn init(dir: &Path, trust_domain: &TrustDomain) -> Result<Exit, Failure> {
 pub fn issue(what: &IssueArguments) -> Result<Exit, Failure> {
     let ca = Ca::open(&what.dir)?;
     let (id, name) = subject(what, ca.trust_domain())?;
-    let lifetime = Duration::from_secs(what.lifetime_hours.saturating_mul(3600));
+    let lifetime =
+        Duration::try_from_secs_f64(what.lifetime_hours * 3600.0).unwrap_or(Duration::ZERO);
     let issued = ca.issue(&id, lifetime, UnixTime::now())?;
     fs::create_dir_all(&what.out).map_err(|source| Failure::Write {
         path: what.out.clone(),
