@@ -137,6 +137,9 @@ fn a_certificate_s_end_ends_its_flows_unless_it_was_renewed() {
             &["\"peer-expired\"", "kedge ca issue"],
         )?;
 
+        let told_b = told(lab, Node::B)?;
+        lab.issue_certificate(Node::B)?;
+        is_told(lab, Node::B, told_b, &["svid-reloaded"])?;
         let end = brief(lab)?;
         let mut flow = Waiting::idle(lab)?;
         lab.issue_certificate(Node::B)?;
