@@ -32,10 +32,11 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 9] = [
+const SCENARIOS: [&str; 10] = [
     "authority",
     "compatibility",
     "first_light",
+    "generations",
     "guard",
     "races",
     "refusals",
