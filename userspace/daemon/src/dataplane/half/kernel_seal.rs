@@ -94,7 +94,7 @@ impl KernelSeal {
                 }
                 End::Settling(_) => return self.poll_settle(cx, to),
             }
-            self.update_key(cx, to)?;
+            ready!(self.poll_update(cx, to))?;
             let taken = ready!(self.poll_fill(cx, from, turn))?;
             if taken == 0 {
                 self.end = End::Due;
@@ -117,12 +117,13 @@ impl KernelSeal {
 
     /// Gives all that is in the pipe to the kernel, then the pipe back.
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Broken>> {
-        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
+        while self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
             // Writing to a dead connection with TLS succeeds: only this tells.
             if let Some(error) = to.take_error().map_err(Broken::Carrier)? {
                 return Poll::Ready(Err(Broken::Carrier(error)));
             }
-            self.ledger.check(RECORDS_PER_DRAIN)?;
+            self.check_budget(to)?;
+            let pipe = self.pipe.as_mut().expect("it holds bytes");
             let drain = || pipe.drain(to);
             let drained = ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))
                 .map_err(Broken::Carrier)?;
@@ -148,21 +149,27 @@ impl KernelSeal {
     }
 
     /// Before the budget ends, as the kernel itself counts.
-    fn update_key(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Result<(), Broken> {
+    fn poll_update(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Broken>> {
         if !self.ledger.wants_key_update() {
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
         self.ledger.correct(self.number(to)?);
-        if !self.ledger.wants_key_update() {
-            return Ok(());
-        }
-        let (kind, content) = SealLedger::KEY_UPDATE;
-        // While there is no room the margin of the budget is used.
-        if self.poll_control(cx, to, kind as u8, content)?.is_ready() {
+        if self.ledger.wants_key_update() {
+            let (kind, content) = SealLedger::KEY_UPDATE;
+            ready!(self.poll_control(cx, to, kind as u8, content))?;
             self.sent.records += self.number(to)? - self.sent.first;
             self.sent.first = 0;
             let key = self.ledger.update();
             ktls::install(to, Direction::Send, kernel_key(&key)).map_err(Broken::Kernel)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the budget allows the records of one drain. Our own count is too high as a rule.
+    fn check_budget(&mut self, to: &TcpStream) -> Result<(), Broken> {
+        if self.ledger.check(RECORDS_PER_DRAIN).is_err() {
+            self.ledger.correct(self.number(to)?);
+            self.ledger.check(RECORDS_PER_DRAIN)?;
         }
         Ok(())
     }
