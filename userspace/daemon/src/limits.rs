@@ -18,6 +18,9 @@ pub const SPARE_PIPES: usize = 16;
 pub const PIPE_BYTES: i32 = 64 * 1_024;
 /// Time between two looks whether the kernel has written all that it has sealed, at a flow's end.
 pub const SEND_SETTLE: Duration = Duration::from_millis(5);
+/// Time between two looks whether bytes wait for a reader that takes its time; well below the time
+/// after which the kernel would take it for dead.
+pub const READER_LOOK: Duration = Duration::from_secs(5);
 /// Turns that one flow may take before the next one of the same worker has its own.
 pub const TURNS_PER_POLL: usize = 16;
 

@@ -239,39 +239,6 @@ pub fn receive_record(socket: &impl AsFd, room: &mut [u8]) -> io::Result<(u8, us
     Ok((content_type.unwrap_or(APPLICATION_DATA), received.bytes))
 }
 
-/// Bytes that were written to the connection itself since it began, sealed ones where the kernel
-/// seals: what TLS still holds back is not among them.
-///
-/// # Errors
-/// Of getsockopt(TCP_INFO); `Unsupported` before Linux 4.19.
-pub fn bytes_written(socket: &impl AsFd) -> io::Result<u64> {
-    // Offsets in struct tcp_info (include/uapi/linux/tcp.h), which only ever grows at its end.
-    const NOTSENT_BYTES: usize = 144;
-    const BYTES_SENT: usize = 200;
-    const BYTES_RETRANS: usize = 208;
-    const LENGTH: usize = 216;
-    let mut info = [0_u8; LENGTH];
-    let mut length = libc::socklen_t::try_from(LENGTH).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is borrowed and open; the kernel writes at most `length` bytes into
-    // `info`, which has as many, and the new length into `length`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    succeeded(result)?;
-    if usize::try_from(length).is_ok_and(|length| length < LENGTH) {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    let long = |at: usize| u64::from_ne_bytes(*info[at..].first_chunk().expect("inside"));
-    let word = |at: usize| u32::from_ne_bytes(*info[at..].first_chunk().expect("inside"));
-    Ok(long(BYTES_SENT) - long(BYTES_RETRANS) + u64::from(word(NOTSENT_BYTES)))
-}
-
 /// Record types (RFC 8446, B.1).
 pub const ALERT: u8 = 21;
 pub const HANDSHAKE: u8 = 22;
@@ -299,21 +266,6 @@ fn succeeded(result: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_written_counts_what_waits_and_what_was_sent() {
-        use std::io::Write;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
-        let address = listener.local_addr().expect("bound");
-        let mut socket = std::net::TcpStream::connect(address).expect("connect");
-        socket.set_nonblocking(true).expect("fcntl");
-        let before = bytes_written(&socket).expect("TCP_INFO");
-        let mut sent = 0;
-        while let Ok(taken) = socket.write(&[0; 100_000]) {
-            sent += taken as u64;
-        }
-        assert_eq!(bytes_written(&socket).expect("TCP_INFO"), before + sent);
-    }
 
     /// The layouts of include/uapi/linux/tls.h, as libc has them.
     #[test]

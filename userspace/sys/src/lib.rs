@@ -2,7 +2,7 @@
 //! leg of a flow has, and what the process says about itself to the kernel.
 //!
 //! Descriptors go in and come out as owned or borrowed std types only. The little that nix and
-//! socket2 do not wrap is in [`ktls`] and [`passing`].
+//! socket2 do not wrap is in [`ktls`], [`passing`] and [`tcp_info`].
 
 pub mod canary;
 #[expect(
@@ -17,3 +17,8 @@ pub mod patience;
 pub mod pipe;
 pub mod process;
 pub mod socket;
+#[expect(
+    unsafe_code,
+    reason = "a structure of which nix has the beginning only"
+)]
+pub mod tcp_info;

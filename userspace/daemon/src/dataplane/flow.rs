@@ -101,6 +101,15 @@ impl Flow {
         }
     }
 
+    pub fn legs(&self) -> [&TcpStream; 2] {
+        [&self.near, &self.far]
+    }
+
+    /// Whether bytes wait until a leg takes them.
+    pub fn is_stalled(&self) -> bool {
+        self.out.is_stalled() || self.back.is_stalled()
+    }
+
     /// Carries bytes until both directions have ended cleanly, or the flow is broken: then
     /// [`abort`](Self::abort) it.
     pub fn poll(&mut self, cx: &mut Context<'_>, turn: &Turn<'_>) -> Poll<Result<(), Broken>> {
@@ -159,6 +168,16 @@ impl Flow {
 }
 
 impl Way {
+    fn is_stalled(&self) -> bool {
+        match &self.half {
+            Half::Seal(seal) => !seal.is_written(),
+            Half::Open(open) => open.holds_content(),
+            Half::KernelSeal(seal) => seal.holds_content(),
+            Half::KernelOpen(open) => open.holds_content(),
+            Half::Copy(copy) => copy.holds_content(),
+        }
+    }
+
     /// If it is at rest, and says whether it was; an opening direction is asked to come to rest.
     fn give_to_kernel(&mut self, carrier: &TcpStream) -> Result<bool, Broken> {
         if let Half::Open(open) = &mut self.half {

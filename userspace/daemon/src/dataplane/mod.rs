@@ -24,6 +24,7 @@ pub mod kernel_records;
 pub mod looks;
 pub mod patience;
 pub mod probe;
+pub mod reader;
 pub mod refusals;
 pub mod registry;
 pub mod shares;

@@ -6,6 +6,7 @@ use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Broken, Turn};
 use crate::dataplane::kernel_records::KernelRecords;
+use crate::dataplane::reader::Readers;
 use crate::dataplane::refusals::{Asked, Refusals};
 use crate::dataplane::registry::{FlowInfo, Registered, Registry};
 use crate::dataplane::shares::{Share, Shares};
@@ -205,7 +206,7 @@ impl Worker {
         let answer_by = registered.info.answer_by.into();
         match timeout_at(answer_by, self.until_answered(flow, registered)).await {
             Ok(Some(ended)) => ended,
-            Ok(None) => poll_fn(|cx| flow.poll(cx, &self.turn(registered))).await,
+            Ok(None) => self.until_ended(flow, registered).await,
             Err(_) => Err(Broken::NoAnswer),
         }
     }
@@ -223,6 +224,22 @@ impl Worker {
                 Poll::Ready(None)
             }
             Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    async fn until_ended(
+        &self,
+        flow: &mut Flow,
+        registered: &Registered<'_>,
+    ) -> Result<(), Broken> {
+        let mut readers = Readers::default();
+        poll_fn(|cx| {
+            let ended = flow.poll(cx, &self.turn(registered));
+            if ended.is_pending() {
+                readers.poll(cx, flow);
+            }
+            ended
         })
         .await
     }

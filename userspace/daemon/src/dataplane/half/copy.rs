@@ -13,6 +13,10 @@ pub struct Copy {
 }
 
 impl Copy {
+    pub fn holds_content(&self) -> bool {
+        self.pending.is_some()
+    }
+
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,

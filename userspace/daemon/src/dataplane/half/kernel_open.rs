@@ -51,6 +51,10 @@ impl KernelOpen {
         })
     }
 
+    pub fn holds_content(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+    }
+
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -7,6 +7,7 @@ use crate::limits::{PIPE_BYTES, SEND_SETTLE, TURNS_PER_POLL};
 use kedge_record::{OVERHEAD, SealLedger, Sealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
 use kedge_sys::pipe::Pipe;
+use kedge_sys::tcp_info::TcpInfo;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -54,7 +55,9 @@ impl KernelSeal {
     /// When the kernel does not take it: the flow must end, since what is written now would be
     /// plaintext.
     pub fn take_over(carrier: &TcpStream, sealer: Sealer, fin: bool) -> Result<Self, Broken> {
-        let before = ktls::bytes_written(carrier).map_err(Broken::Kernel)?;
+        let before = TcpInfo::of(carrier)
+            .map_err(Broken::Kernel)?
+            .bytes_written();
         let (key, ledger) = sealer.hand_over();
         let cipher = cipher(key.suite());
         let first = key.record_number();
@@ -73,6 +76,10 @@ impl KernelSeal {
             end: End::NotYet,
             sent,
         })
+    }
+
+    pub fn holds_content(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
     }
 
     pub fn poll(
@@ -108,8 +115,7 @@ impl KernelSeal {
 
     /// Tells the peer that the workload reset its connection, if that goes out at once.
     pub fn reset(&mut self, to: &TcpStream) {
-        let drained = self.pipe.as_ref().is_none_or(|pipe| pipe.held() == 0);
-        if drained && matches!(self.end, End::NotYet) {
+        if !self.holds_content() && matches!(self.end, End::NotYet) {
             let (kind, content) = SealLedger::RESET;
             let _ = ktls::send_record(to, kind as u8, content);
         }
@@ -117,7 +123,7 @@ impl KernelSeal {
 
     /// Gives all that is in the pipe to the kernel, then the pipe back.
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Broken>> {
-        while self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
+        while self.holds_content() {
             // Writing to a dead connection with TLS succeeds: only this tells.
             if let Some(error) = to.take_error().map_err(Broken::Carrier)? {
                 return Poll::Ready(Err(Broken::Carrier(error)));
@@ -212,7 +218,7 @@ impl KernelSeal {
         let number = ktls::record_number(to, Direction::Send, self.cipher)?;
         let records = self.sent.records + number - self.sent.first;
         let sealed = self.sent.content + records * OVERHEAD as u64;
-        Ok(ktls::bytes_written(to)? == self.sent.before + sealed)
+        Ok(TcpInfo::of(to)?.bytes_written() == self.sent.before + sealed)
     }
 
     fn number(&self, to: &TcpStream) -> Result<u64, Broken> {

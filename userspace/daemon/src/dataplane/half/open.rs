@@ -127,6 +127,10 @@ impl Open {
         self.answered && self.held.is_none() && self.ending.is_none()
     }
 
+    pub fn holds_content(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.opened_count > 0)
+    }
+
     pub fn into_unsealer(self) -> Unsealer {
         self.unsealer
     }

@@ -39,9 +39,13 @@ impl Seal {
         self
     }
 
+    pub fn is_written(&self) -> bool {
+        self.pending.is_none()
+    }
+
     /// Whether everything that was sealed has been written, and more is to come.
     pub fn is_at_rest(&self) -> bool {
-        self.pending.is_none() && !self.ending
+        self.is_written() && !self.ending
     }
 
     /// The sealer, and whether FIN follows close_notify.
