@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod event;
 mod feature;
 mod flow;
@@ -15,6 +16,7 @@ mod probe;
 mod status;
 mod timestamp;
 
+pub use doctor::{Diagnosis, Finding, Verdict};
 pub use event::{Event, EventKind, EventsQuery};
 pub use feature::{Feature, Features};
 pub use flow::{Flow, FlowPhase, FlowRole, Flows};

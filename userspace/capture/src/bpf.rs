@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -13,7 +13,9 @@ const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_GET: libc::c_long = 7;
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const PROG_QUERY: libc::c_long = 16;
 const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
 
@@ -77,13 +79,13 @@ struct ProgramLoad {
 /// Answer of OBJ_GET_INFO_BY_FD for a cgroup link.
 #[repr(C)]
 #[derive(Default)]
-struct CgroupLinkInfo {
+pub(crate) struct CgroupLink {
     kind: u32,
     id: u32,
-    program_id: u32,
+    pub(crate) program_id: u32,
     reserved: u32,
-    cgroup_id: u64,
-    attach_type: u32,
+    pub(crate) cgroup_id: u64,
+    pub(crate) attach_type: u32,
     reserved2: u32,
 }
 
@@ -96,6 +98,55 @@ struct MapInfo {
     key_size: u32,
     value_size: u32,
 }
+
+/// `query` of `union bpf_attr`, to its end: the kernel writes into all of it.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    program_count: u32,
+    reserved: u32,
+    program_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// `struct { prog_id; next_id; open_flags }`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramId {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// The head of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    jited_len: u32,
+    translated_len: u32,
+    jited: u64,
+    translated: u64,
+    load_time: u64,
+    created_by_uid: u32,
+    map_count: u32,
+    map_ids: u64,
+    name: [u8; 16],
+}
+
+const _: () = assert!(std::mem::offset_of!(ProgramInfo, name) == 64);
+
+/// Programs that one cgroup may have at one hook (BPF_CGROUP_MAX_PROGS).
+const PROGRAMS_MAX: usize = 64;
 
 /// Runs one command; every address in `attributes` must hold for the length that the command
 /// gives it in this kernel's `union bpf_attr`.
@@ -207,16 +258,49 @@ pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     command(LINK_DETACH, &mut attributes).map(drop)
 }
 
-/// The cgroup that a cgroup link is attached to; 0 once that cgroup has gone.
-pub(crate) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut info = CgroupLinkInfo::default();
+/// Where a cgroup link is attached; its cgroup is 0 once that has gone.
+pub(crate) fn cgroup_link(link: BorrowedFd<'_>) -> io::Result<CgroupLink> {
+    let mut info = CgroupLink::default();
     let mut attributes = Info {
         bpf_fd: raw(link),
-        info_len: u32::try_from(size_of::<CgroupLinkInfo>()).map_err(io::Error::other)?,
+        info_len: u32::try_from(size_of::<CgroupLink>()).map_err(io::Error::other)?,
         info: std::ptr::from_mut(&mut info) as u64,
     };
     command(OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok(info.cgroup_id)
+    Ok(info)
+}
+
+/// Ids of the programs that are attached to this cgroup itself, in the order in which they run.
+pub(crate) fn programs_of(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; PROGRAMS_MAX];
+    let mut attributes = ProgramQuery {
+        target_fd: raw(cgroup),
+        attach_type,
+        program_ids: ids.as_mut_ptr() as u64,
+        program_count: u32::try_from(PROGRAMS_MAX).map_err(io::Error::other)?,
+        ..ProgramQuery::default()
+    };
+    command(PROG_QUERY, &mut attributes)?;
+    let count = usize::try_from(attributes.program_count).map_err(io::Error::other)?;
+    Ok(ids.iter().take(count).copied().collect())
+}
+
+/// The name of the program with this id, as the kernel keeps it.
+pub(crate) fn name_of_program(id: u32) -> io::Result<String> {
+    let mut by_id = ProgramId {
+        id,
+        ..ProgramId::default()
+    };
+    let program = owned(command(PROG_GET_FD_BY_ID, &mut by_id)?);
+    let mut info = ProgramInfo::default();
+    let mut attributes = Info {
+        bpf_fd: raw(program.as_fd()),
+        info_len: u32::try_from(size_of::<ProgramInfo>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    command(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    let name = info.name.split(|byte| *byte == 0).next();
+    Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
 }
 
 /// Bytes of a map's keys and values.

@@ -4,8 +4,11 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 
-/// The cookie of the calling thread's network namespace.
-pub(crate) fn own_cookie() -> io::Result<u64> {
+/// The cookie of the calling thread's network namespace (SO_NETNS_COOKIE).
+///
+/// # Errors
+/// If no socket can be made in it.
+pub fn own_cookie() -> io::Result<u64> {
     let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"))?;
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;

@@ -52,6 +52,17 @@ impl Pins {
         Ok(pins)
     }
 
+    /// The generations that are there, the newest first, for a reader.
+    pub(crate) fn existing(bpffs: &Path) -> io::Result<Vec<Self>> {
+        let mut numbers: Vec<_> = generations(bpffs)?.into_iter().map(|(n, _)| n).collect();
+        numbers.sort_unstable_by(|one, other| other.cmp(one));
+        let pins = numbers.into_iter().map(|generation| Self {
+            bpffs: bpffs.to_owned(),
+            generation,
+        });
+        Ok(pins.collect())
+    }
+
     fn links(&self) -> PathBuf {
         self.bpffs.join("links")
     }
@@ -113,7 +124,7 @@ impl Pins {
             return Ok(false);
         };
         // Another one: the cgroup has gone, or the configuration names another one.
-        let same = bpf::cgroup_of_link(link.as_fd())? == cgroup;
+        let same = bpf::cgroup_link(link.as_fd())?.cgroup_id == cgroup;
         if same {
             bpf::update_link(link.as_fd(), program)?;
         }

@@ -4,11 +4,12 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use kedge_api::path::{RUN_DIR_DEFAULT, SOCKET_FILE};
 use kedge_model::{NodeName, SpiffeId, TrustDomain};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "Exit codes:
   0  done, or the answer is yes
-  1  the answer is no: denied, or a feature is missing
+  1  the answer is no: denied, a feature is missing, or doctor found a failure
   2  wrong usage
   3  no daemon answers
   4  a file or an argument that was given is wrong
@@ -71,6 +72,14 @@ pub enum Command {
     /// Detach every program of kedge from this node, on purpose: nothing is captured or guarded
     /// any more. Needs neither daemon nor configuration.
     Off(OffArguments),
+    /// Look for what keeps connections from being captured: kernel, programs and those of others,
+    /// routes, listeners, links, and each workload's own way to kedged, tried from its cgroup and
+    /// network namespace. Needs root; works with kedged dead. Exits 1 when something fails.
+    Doctor(DoctorArguments),
+    /// Go a workload's way to kedged and tell how far it leads, one line of JSON a destination:
+    /// what `kedge doctor` runs for each workload.
+    #[command(hide = true)]
+    Probe(ProbeArguments),
     /// Print the man page, or write all of them.
     Man(ManArguments),
     /// Print the completions of a shell.
@@ -193,6 +202,26 @@ pub struct OffArguments {
     /// The daemon's pins (`bpffs` in its configuration).
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub bpffs: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// The daemon's pins (`bpffs` in its configuration).
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/kedge")]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub bpffs: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ProbeArguments {
+    /// A process in the network namespace to be entered.
+    #[arg(long)]
+    pub pid: u32,
+    /// The cgroup to be joined.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: PathBuf,
+    /// Where kedged answers.
+    pub to: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,12 @@ pub enum Failure {
     Output(#[source] io::Error),
     #[error("start the client")]
     Runtime(#[source] io::Error),
+    #[error("enter the cgroup and network namespace of process {pid}")]
+    Enter {
+        pid: u32,
+        #[source]
+        source: io::Error,
+    },
     #[error("{0:?} is not NAMESPACE/SERVICE-ACCOUNT")]
     WorkloadName(String),
     #[error(transparent)]

@@ -4,7 +4,7 @@
 //!   arguments ──> command ──> client ── admin.sock ──> kedged
 //!                    │           │
 //!                    │           └─ kedge_api types ──> render ──> stdout: a table, or --json
-//!                    └─ ca, policy check, directory check, feature probe, off: no daemon needed
+//!                    └─ ca, policy check, directory check, feature probe, doctor, off: no daemon needed
 //! ```
 //!
 //! Data goes to stdout, messages to stderr; [`Exit`] is the whole list of exit codes. Rendering is

@@ -5,9 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use kedge_api::{
-    CaptureStatus, DirectoryStatus, Event, EventKind, Feature, Features, Flow, FlowPhase, FlowRole,
-    Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus, PolicyVersion, Status,
-    SvidStatus, Timestamp, TlsRole, Uncapturable, Unenforceable, WorkerStatus,
+    CaptureStatus, Diagnosis, DirectoryStatus, Event, EventKind, Feature, Features, Finding, Flow,
+    FlowPhase, FlowRole, Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus,
+    PolicyVersion, Status, SvidStatus, Timestamp, TlsRole, Uncapturable, Unenforceable,
+    WorkerStatus,
 };
 use kedge_cli::{command, render};
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
@@ -294,6 +295,29 @@ fn features() {
         ],
     };
     both("features", &features, render::features);
+}
+
+#[test]
+fn diagnosis() {
+    let diagnosis = Diagnosis {
+        findings: vec![
+            Finding::ok("route", "169.254.76.0/22", "leads to this node itself"),
+            Finding::warn(
+                "programs",
+                "cil_sock4_connect (id 7) at /sys/fs/cgroup",
+                "runs before kedge_connect4",
+                "none if it is meant to be there",
+            ),
+            Finding::fail(
+                "capture",
+                "/sys/fs/cgroup/kubepods/pod7",
+                "IPv4: no route from it to 169.254.76.0/22",
+                "give it one",
+            ),
+        ],
+    };
+    assert!(diagnosis.has_failed());
+    both("diagnosis", &diagnosis, render::diagnosis);
 }
 
 #[test]

@@ -8,6 +8,8 @@
 //!    cgroups: another program at connect4 and getpeername4; nft: DNAT of service addresses
 //! ```
 
+mod network;
+mod services;
 mod unreached;
 
 use anyhow::{Context, Result, ensure};
@@ -50,6 +52,62 @@ fn becomes_uncapturable(lab: &Lab, because: &str) -> Result<()> {
         }
         Ok(reason.map(drop))
     })
+}
+
+/// What `kedge doctor` on node a finds; its exit code says whether something fails.
+fn doctor(lab: &Lab) -> Result<Vec<Value>> {
+    let program = lab.tools.kedge.display().to_string();
+    let socket = lab.run.node_folder(Node::A).join("admin.sock");
+    let (socket, pins) = (socket.display().to_string(), lab.run.pins().join("a"));
+    let pins = pins.display().to_string();
+    let words = [
+        &*program, "--json", "--socket", &socket, "doctor", "--bpffs", &pins,
+    ];
+    let done = lab.try_run(Node::A, &words)?;
+    let said: Value = serde_json::from_slice(&done.stdout)
+        .with_context(|| String::from_utf8_lossy(&done.stderr).into_owned())?;
+    let findings = said["findings"].as_array().context("a list")?.clone();
+    let fails = findings.iter().any(|finding| finding["verdict"] == "fail");
+    ensure!(
+        done.status.code() == Some(i32::from(fails)),
+        "{:?}: {said:#}",
+        done.status
+    );
+    Ok(findings)
+}
+
+/// Doctor finds nothing that fails, and has tried `client` by both families.
+fn is_well(lab: &Lab) -> Result<()> {
+    let findings = doctor(lab)?;
+    let failed: Vec<_> = findings
+        .iter()
+        .filter(|one| one["verdict"] == "fail")
+        .collect();
+    ensure!(failed.is_empty(), "{failed:#?}");
+    let arrives = format!("arrives as {}", CLIENT.spiffe_id());
+    let tried = findings
+        .iter()
+        .filter(|one| one["cause"].to_string().contains(&arrives));
+    ensure!(tried.count() == 2, "by IPv4 and IPv6: {findings:#?}");
+    Ok(())
+}
+
+/// Doctor names `cause` about the way of `client` to kedged, and `remedy`.
+fn doctor_names(lab: &Lab, cause: &str, remedy: &str) -> Result<()> {
+    let findings = doctor(lab)?;
+    let about_client = |one: &&Value| {
+        let object = one["object"].as_str().unwrap_or_default();
+        one["check"] == "capture" && one["verdict"] == "fail" && object.ends_with("pods/client")
+    };
+    let said: Vec<_> = findings.iter().filter(about_client).collect();
+    let names = |one: &&Value| {
+        one["cause"].to_string().contains(cause) && one["remedy"].to_string().contains(remedy)
+    };
+    ensure!(
+        said.iter().any(names),
+        "{cause:?}, {remedy:?}: {findings:#?}"
+    );
+    Ok(())
 }
 
 /// Since `since`, node a has told exactly once of `client` in this kind, with that remedy.

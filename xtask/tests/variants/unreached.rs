@@ -1,7 +1,9 @@
 //! Pods whose connections do not arrive at the daemon: told, named, and well again by themselves
 //! once the way is free. No byte of theirs takes another way.
 
-use crate::{becomes_uncapturable, changed, last_event, told_once, uncapturable};
+use crate::{
+    becomes_uncapturable, changed, doctor_names, is_well, last_event, told_once, uncapturable,
+};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use xtask::lab::Lab;
@@ -20,7 +22,11 @@ fn a_pod_without_a_route_to_the_capture_range_is_uncapturable_until_it_has_one()
             lab,
             Place::from(&CLIENT),
             (change, undo),
-            "no route to 169.254.76.0/22",
+            &Named {
+                reason: "no route to 169.254.76.0/22",
+                cause: "no route from it to 169.254.76.0/22",
+                remedy: "ip route add 169.254.76.0/22",
+            },
         )
     });
 }
@@ -38,7 +44,16 @@ fn an_egress_policy_of_pod_addresses_only_makes_a_pod_uncapturable() {
                 }
             }\nEND";
         let undo = "nft delete table inet egress";
-        found(lab, Place::from(Node::A), (change, undo), "not answered")
+        found(
+            lab,
+            Place::from(Node::A),
+            (change, undo),
+            &Named {
+                reason: "not answered",
+                cause: "dropped on the way to kedged",
+                remedy: "ip daddr 169.254.76.0/22 tcp dport 15001",
+            },
+        )
     });
 }
 
@@ -57,28 +72,45 @@ fn a_host_that_drops_input_makes_its_pods_uncapturable() {
                 }
             }\nEND";
         let undo = "nft delete table inet filter";
-        found(lab, Place::from(Node::A), (change, undo), "not answered")
+        found(
+            lab,
+            Place::from(Node::A),
+            (change, undo),
+            &Named {
+                reason: "not answered",
+                cause: "policy drop: inet filter input",
+                remedy: "nft insert rule inet filter input ip daddr 169.254.76.0/22",
+            },
+        )
     });
+}
+
+/// What keeps `client` from being captured, in status, and as doctor puts it.
+struct Named {
+    reason: &'static str,
+    cause: &'static str,
+    remedy: &'static str,
 }
 
 /// The change keeps `client` from being captured, which is told once for any number of attempts;
 /// undoing it is all that is needed.
-fn found(lab: &mut Lab, place: Place, change: (&str, &str), because: &str) -> Result<()> {
+fn found(lab: &mut Lab, place: Place, change: (&str, &str), named: &Named) -> Result<()> {
     let report = under_the_oracle(lab, "unreached", |lab| {
         let since = last_event(lab)?;
         changed(lab, place, change, |lab| {
             for _ in 0..4 {
                 ensure!(!attempt(lab)?, "client is captured");
             }
-            becomes_uncapturable(lab, because)?;
-            told_once(lab, since, "uncapturable", "kedge doctor")
+            becomes_uncapturable(lab, named.reason)?;
+            told_once(lab, since, "uncapturable", "kedge doctor")?;
+            doctor_names(lab, named.cause, named.remedy)
         })?;
         ensure!(client_reaches(lab)?, "it cannot be reached afterwards");
         wait_for("the arrival", Duration::from_secs(5), || {
             told_once(lab, since, "capturable", "").map(Some)
         })?;
         ensure!(uncapturable(lab)?.is_none());
-        Ok(())
+        is_well(lab)
     })?;
     report.is_clean()
 }

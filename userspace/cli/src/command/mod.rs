@@ -2,7 +2,9 @@
 
 mod ask;
 mod ca;
+mod cgroups;
 mod check;
+mod doctor;
 mod manual;
 mod node;
 
@@ -32,6 +34,8 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failure>
             check::directory(arguments, file, out)
         }
         Command::Feature(FeatureCommand::Probe) => node::probe(arguments, out),
+        Command::Doctor(what) => doctor::run(arguments, what, out),
+        Command::Probe(what) => doctor::probe(what, out),
         Command::Off(what) => node::off(what),
         Command::Ca(CaCommand::Init { dir, trust_domain }) => ca::init(dir, trust_domain),
         Command::Ca(CaCommand::Issue(what)) => ca::issue(what),
@@ -53,4 +57,10 @@ fn print<T: serde::Serialize>(
         table(answer)
     };
     out.write_all(text.as_bytes()).map_err(Failure::Output)
+}
+
+/// One line of JSON.
+fn print_line(out: &mut impl Write, answer: &impl serde::Serialize) -> Result<(), Failure> {
+    let line = crate::render::json_line(answer);
+    out.write_all(line.as_bytes()).map_err(Failure::Output)
 }

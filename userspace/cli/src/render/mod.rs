@@ -1,5 +1,6 @@
 //! From the API's types to text. Pure: golden files in tests/golden hold every table.
 
+mod diagnosis;
 mod event;
 mod explanation;
 mod lists;
@@ -7,6 +8,7 @@ mod quantity;
 mod status;
 mod table;
 
+pub use diagnosis::diagnosis;
 pub use event::event;
 pub use explanation::explanation;
 pub use lists::{features, flows, links};
