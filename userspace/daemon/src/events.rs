@@ -199,7 +199,8 @@ impl Events {
     }
 
     pub fn link_failed(&self, node: &NodeName, error: &ControlError) {
-        let remedy = "the cause names what to do; `kedge link list` shows whether it lasts";
+        let remedy = "see that kedged runs there and that no firewall drops its peer port; \
+                      `kedge link list` shows whether it lasts";
         self.report(Event {
             peer: Some(self.node_id(node)),
             remedy: Some(remedy.to_owned()),

@@ -9,6 +9,7 @@
 //! ```
 
 mod network;
+mod others;
 mod services;
 mod unreached;
 
@@ -19,20 +20,39 @@ use xtask::lab::Lab;
 use xtask::lab::topology::{CLIENT, Node, Place};
 use xtask::shell::wait_for;
 
-/// Changes a node or pod by a shell script, acts, and undoes the change whatever has happened.
+/// A shell script that changes a node or pod, and one that undoes it.
+struct Change {
+    place: Place,
+    apply: String,
+    undo: String,
+}
+
+fn change(place: impl Into<Place>, apply: impl Into<String>, undo: impl Into<String>) -> Change {
+    Change {
+        place: place.into(),
+        apply: apply.into(),
+        undo: undo.into(),
+    }
+}
+
+/// Applies the changes, acts, and undoes them whatever has happened.
 fn changed(
     lab: &mut Lab,
-    place: impl Into<Place>,
-    (change, undo): (&str, &str),
+    changes: &[Change],
     act: impl FnOnce(&mut Lab) -> Result<()>,
 ) -> Result<()> {
-    let place = place.into();
-    let acted = lab
-        .run(place, &["sh", "-ec", change])
-        .and_then(|_| act(lab));
-    let undone = lab.run(place, &["sh", "-ec", undo]);
+    let run =
+        |lab: &Lab, place: Place, script: &str| lab.run(place, &["sh", "-ec", script]).map(drop);
+    let applied = changes
+        .iter()
+        .try_for_each(|one| run(lab, one.place, &one.apply));
+    let acted = applied.and_then(|()| act(lab));
+    let undone: Vec<_> = changes
+        .iter()
+        .map(|one| run(lab, one.place, &one.undo))
+        .collect();
     acted?;
-    undone.map(drop)
+    undone.into_iter().collect()
 }
 
 /// What `kedge status` of node a says about `client`, if it says that it cannot be captured.
@@ -55,7 +75,9 @@ fn becomes_uncapturable(lab: &Lab, because: &str) -> Result<()> {
 }
 
 /// What `kedge doctor` on node a finds; its exit code says whether something fails.
-fn doctor(lab: &Lab) -> Result<Vec<Value>> {
+fn doctor(lab: &mut Lab) -> Result<Vec<Value>> {
+    // A pod is tried from where one of its processes is.
+    let _resident = lab.spawn(&CLIENT, "resident", &["sleep", "20"])?;
     let program = lab.tools.kedge.display().to_string();
     let socket = lab.run.node_folder(Node::A).join("admin.sock");
     let (socket, pins) = (socket.display().to_string(), lab.run.pins().join("a"));
@@ -77,7 +99,7 @@ fn doctor(lab: &Lab) -> Result<Vec<Value>> {
 }
 
 /// Doctor finds nothing that fails, and has tried `client` by both families.
-fn is_well(lab: &Lab) -> Result<()> {
+fn is_well(lab: &mut Lab) -> Result<()> {
     let findings = doctor(lab)?;
     let failed: Vec<_> = findings
         .iter()
@@ -93,7 +115,7 @@ fn is_well(lab: &Lab) -> Result<()> {
 }
 
 /// Doctor names `cause` about the way of `client` to kedged, and `remedy`.
-fn doctor_names(lab: &Lab, cause: &str, remedy: &str) -> Result<()> {
+fn doctor_names(lab: &mut Lab, cause: &str, remedy: &str) -> Result<()> {
     let findings = doctor(lab)?;
     let about_client = |one: &&Value| {
         let object = one["object"].as_str().unwrap_or_default();

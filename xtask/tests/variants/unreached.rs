@@ -2,12 +2,13 @@
 //! once the way is free. No byte of theirs takes another way.
 
 use crate::{
-    becomes_uncapturable, changed, doctor_names, is_well, last_event, told_once, uncapturable,
+    Change, becomes_uncapturable, change, changed, doctor_names, is_well, last_event, told_once,
+    uncapturable,
 };
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use xtask::lab::Lab;
-use xtask::lab::topology::{CLIENT, Node, Place};
+use xtask::lab::topology::{CLIENT, Node};
 use xtask::shell::wait_for;
 use xtask::stage::{client_reaches, play, server, under_the_oracle};
 
@@ -15,13 +16,12 @@ use xtask::stage::{client_reaches, play, server, under_the_oracle};
 #[test]
 fn a_pod_without_a_route_to_the_capture_range_is_uncapturable_until_it_has_one() {
     play(|lab| {
-        let change = "ip route add 10.244.0.0/16 via 10.244.1.1; ip route del default";
+        let apply = "ip route add 10.244.0.0/16 via 10.244.1.1; ip route del default";
         let undo = "ip route replace default via 10.244.1.1 src 10.244.1.10; \
                     ip route del 10.244.0.0/16 via 10.244.1.1";
         found(
             lab,
-            Place::from(&CLIENT),
-            (change, undo),
+            change(&CLIENT, apply, undo),
             &Named {
                 reason: "no route to 169.254.76.0/22",
                 cause: "no route from it to 169.254.76.0/22",
@@ -35,7 +35,7 @@ fn a_pod_without_a_route_to_the_capture_range_is_uncapturable_until_it_has_one()
 #[test]
 fn an_egress_policy_of_pod_addresses_only_makes_a_pod_uncapturable() {
     play(|lab| {
-        let change = "nft -f - <<END
+        let apply = "nft -f - <<END
             table inet egress {
                 chain pods {
                     type filter hook prerouting priority 0; policy accept
@@ -46,8 +46,7 @@ fn an_egress_policy_of_pod_addresses_only_makes_a_pod_uncapturable() {
         let undo = "nft delete table inet egress";
         found(
             lab,
-            Place::from(Node::A),
-            (change, undo),
+            change(Node::A, apply, undo),
             &Named {
                 reason: "not answered",
                 cause: "dropped on the way to kedged",
@@ -61,7 +60,7 @@ fn an_egress_policy_of_pod_addresses_only_makes_a_pod_uncapturable() {
 #[test]
 fn a_host_that_drops_input_makes_its_pods_uncapturable() {
     play(|lab| {
-        let change = "nft -f - <<END
+        let apply = "nft -f - <<END
             table inet filter {
                 chain input {
                     type filter hook input priority 0; policy drop
@@ -74,8 +73,7 @@ fn a_host_that_drops_input_makes_its_pods_uncapturable() {
         let undo = "nft delete table inet filter";
         found(
             lab,
-            Place::from(Node::A),
-            (change, undo),
+            change(Node::A, apply, undo),
             &Named {
                 reason: "not answered",
                 cause: "policy drop: inet filter input",
@@ -94,10 +92,10 @@ struct Named {
 
 /// The change keeps `client` from being captured, which is told once for any number of attempts;
 /// undoing it is all that is needed.
-fn found(lab: &mut Lab, place: Place, change: (&str, &str), named: &Named) -> Result<()> {
+fn found(lab: &mut Lab, change: Change, named: &Named) -> Result<()> {
     let report = under_the_oracle(lab, "unreached", |lab| {
         let since = last_event(lab)?;
-        changed(lab, place, change, |lab| {
+        changed(lab, &[change], |lab| {
             for _ in 0..4 {
                 ensure!(!attempt(lab)?, "client is captured");
             }
