@@ -56,8 +56,10 @@ fn examine(arguments: &Arguments, what: &DoctorArguments) -> Result<Vec<Finding>
     ));
     findings.extend(programs::examine(&what.bpffs)?);
     findings.extend(node::network(&serving));
+    // What arrives takes a workload off the daemon's list, so the daemon is asked afterwards.
+    let tried = workloads::try_all(&what.bpffs, &serving)?;
     findings.extend(daemon::ask(arguments)?);
-    findings.extend(workloads::try_all(&what.bpffs, &serving)?);
+    findings.extend(tried);
     Ok(findings)
 }
 
