@@ -17,6 +17,8 @@ pub(crate) struct RecordKey {
     aead: LessSafeKey,
     iv: Zeroizing<[u8; IV_LEN]>,
     number: u64,
+    #[cfg(feature = "seal-log")]
+    fingerprint: crate::seal_log::Fingerprint,
 }
 
 impl RecordKey {
@@ -30,6 +32,8 @@ impl RecordKey {
             aead: LessSafeKey::new(unbound),
             iv,
             number: 0,
+            #[cfg(feature = "seal-log")]
+            fingerprint: crate::seal_log::fingerprint(secret),
         }
     }
 
@@ -41,6 +45,8 @@ impl RecordKey {
     /// Seals `text` (content and inner type) in place, and moves to the next number.
     #[inline]
     pub(crate) fn seal(&mut self, text: &mut [u8]) -> Result<[u8; TAG_LEN], Unspecified> {
+        #[cfg(feature = "seal-log")]
+        crate::seal_log::note(&self.fingerprint, self.number);
         let aad = Aad::from(frame::header(text.len() + TAG_LEN));
         let tag = self
             .aead

@@ -24,6 +24,8 @@ mod key;
 pub mod limits;
 mod open;
 mod seal;
+#[cfg(feature = "seal-log")]
+pub mod seal_log;
 mod secret;
 
 pub use content::ContentType;

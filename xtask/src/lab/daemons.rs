@@ -77,6 +77,12 @@ impl Lab {
         self.start_with(node, &build.kedged, &path, fault)
     }
 
+    /// Where a node's control build logs every seal; nobody else writes it.
+    #[must_use]
+    pub fn seal_log(&self, node: Node) -> PathBuf {
+        self.run.node_folder(node).join("seals")
+    }
+
     fn start_program(&mut self, node: Node, kedged: &Path, fault: Option<&str>) -> Result<Process> {
         let config = self.run.node_folder(node).join("kedged.toml");
         self.start_with(node, kedged, &config, fault)
@@ -98,7 +104,10 @@ impl Lab {
         let cgroup = self.run.cgroup()?.join(node.name()).join("kedged");
         let words = [&*kedged, "--config", &config.display().to_string()];
         let mut command = command_in(&self.run, Place::from(node), &cgroup, &words);
-        command.envs(fault.map(|fault| ("KEDGE_FAULT", fault)));
+        if let Some(fault) = fault {
+            command.env("KEDGE_FAULT", fault);
+            command.env("KEDGE_SEAL_LOG", self.seal_log(node));
+        }
         let name = daemon_name(node);
         let process = Process::spawn(&self.run, Place::from(node), &name, command)?;
         self.record(process.clone())?;

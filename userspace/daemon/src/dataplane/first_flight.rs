@@ -70,6 +70,7 @@ impl Ready {
                 .map_or(&[], |opening| &opening[..]),
         );
         let keys = seal_record0(flow, &mut flight, route, self.handles);
+        fault::point("record-0-sealed");
         if fault::is("leak-one-byte") {
             flight.push(b'!');
         }

@@ -2,6 +2,7 @@
 
 use super::{Broken, Ending, Turn, poll_buffer, poll_io, poll_read, shutdown};
 use crate::dataplane::buffer::{BUFFER_LEN, Buffer, SLOT};
+use crate::fault;
 use crate::limits::TURNS_PER_POLL;
 use kedge_link::wire::Answer;
 use kedge_record::{HEADER_LEN, Opened, Unsealer, deframe, missing};
@@ -65,6 +66,7 @@ impl Held {
                 }
             ))?;
             self.consume(written);
+            fault::point("bytes-delivered");
         }
         Poll::Ready(Ok(()))
     }
@@ -199,6 +201,7 @@ impl Open {
                 Opened::Data(answer) => {
                     consume_answer(answer)?;
                     self.answered = true;
+                    fault::point("answer-read");
                 }
                 Opened::CloseNotify => self.ending = Some(Ending::Clean),
                 Opened::Reset => self.ending = Some(Ending::Reset),

@@ -2,6 +2,7 @@
 
 use super::{Broken, Pending, Turn, poll_buffer, poll_read, shutdown};
 use crate::dataplane::buffer::{Buffer, FRONT, SLOT};
+use crate::fault;
 use crate::limits::{RECORDS_PER_BUFFER, TURNS_PER_POLL};
 use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, PLAINTEXT_MAX, Sealer};
 use std::io::{self, IoSliceMut};
@@ -64,8 +65,10 @@ impl Seal {
             if let Some(pending) = &mut self.pending {
                 ready!(pending.poll_write(cx, to)).map_err(Broken::Carrier)?;
                 self.pending = None;
+                fault::point("records-written");
             }
             if self.ending {
+                fault::point("close-written");
                 if self.fin {
                     shutdown(to).map_err(Broken::Carrier)?;
                 }
