@@ -45,6 +45,11 @@ impl Listeners {
                 Role::Peer => worker.peers.push(listener),
             }
         }
+        // What these accept inherits it: should we be killed, no application takes it for an end
+        // of its peer. A flow that ends takes it back.
+        for capture in of_workers.iter().flat_map(|of| &of.capture) {
+            socket::reset_on_close(capture).context("set SO_LINGER")?;
+        }
         Ok(Self { of_workers })
     }
 

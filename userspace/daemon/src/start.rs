@@ -42,6 +42,7 @@ pub fn check(config: &Config) -> Result<()> {
 pub fn run(config: Config) -> Result<()> {
     let started = Instant::now();
     process::forbid_dumps().context("forbid core dumps")?;
+    fault::log_seals().context("open the log of seals")?;
     let descriptors =
         process::raise_descriptor_limit().context("raise the limit of descriptors")?;
     let config = Arc::new(config);

@@ -88,12 +88,21 @@ pub fn read_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(socket)).read(buffer)
 }
 
-/// Makes the coming close() send RST instead of FIN.
+/// Makes the coming close() send RST instead of FIN, also the one that the kernel does for a
+/// process that was killed. What a listener accepts inherits it.
 ///
 /// # Errors
 /// Of setsockopt().
 pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+/// Takes [`reset_on_close`] back: what was sent will arrive, and FIN behind it.
+///
+/// # Errors
+/// Of setsockopt().
+pub fn end_on_close(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_linger(None)
 }
 
 fn tuned(address: SocketAddr) -> io::Result<Socket> {
@@ -147,6 +156,24 @@ mod tests {
             let stream = dial.start().expect("connect");
             assert_eq!(stream.local_addr().expect("getsockname").ip(), source);
         }
+    }
+
+    #[test]
+    fn what_a_listener_accepts_inherits_reset_on_close_until_it_is_taken_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        reset_on_close(&listener).expect("setsockopt");
+        let end = |clean: bool| {
+            let to = listener.local_addr().expect("bound");
+            let mut client = TcpStream::connect(to).expect("connect");
+            let (accepted, _) = listener.accept().expect("accept");
+            if clean {
+                end_on_close(&accepted).expect("setsockopt");
+            }
+            drop(accepted);
+            client.read(&mut [0]).map_err(|error| error.kind())
+        };
+        assert_eq!(end(false), Err(io::ErrorKind::ConnectionReset));
+        assert_eq!(end(true), Ok(0));
     }
 
     #[test]

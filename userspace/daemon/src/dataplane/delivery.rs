@@ -6,7 +6,7 @@ use crate::links::connected;
 use ipnet::{Ipv4Net, Ipv6Net};
 use kedge_capture::Claims;
 use kedge_model::Refusal;
-use kedge_sys::socket::Dial;
+use kedge_sys::socket::{Dial, reset_on_close};
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -68,6 +68,8 @@ pub async fn deliver(
         refusal(&error)
     })?;
     connected(&stream).await.map_err(|error| refusal(&error))?;
+    // Should this process be killed, the workload must not take it for the client's end.
+    reset_on_close(&stream).map_err(|error| refusal(&error))?;
     Ok(stream)
 }
 

@@ -5,7 +5,7 @@ use crate::dataplane::half::{Broken, Copy, KernelOpen, KernelSeal, Open, Seal, T
 use crate::dataplane::registry::Meter;
 use crate::limits::PARTING;
 use kedge_sys::ktls;
-use kedge_sys::socket::reset_on_close;
+use kedge_sys::socket::{end_on_close, reset_on_close};
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -119,7 +119,7 @@ impl Flow {
         let out = self.out.poll(cx, &self.near, &self.far, turn)?;
         let back = self.back.poll(cx, &self.far, &self.near, turn)?;
         match (out, back) {
-            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
+            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(self.end().map_err(Broken::Plain)),
             _ => Poll::Pending,
         }
     }
@@ -144,6 +144,15 @@ impl Flow {
             meter.received_by_kernel.store(true, Relaxed);
         }
         Ok(())
+    }
+
+    /// Both directions have ended cleanly, and only now may close() say so: until here the sockets
+    /// of workloads are such that an end of this process is a reset.
+    fn end(&self) -> io::Result<()> {
+        if let Half::Copy(_) = self.out.half {
+            end_on_close(&self.far)?;
+        }
+        end_on_close(&self.near)
     }
 
     /// Ends both sockets so that nobody takes a broken flow for a finished one. Where our own
