@@ -6,6 +6,7 @@ use crate::dataplane::half::Broken;
 use crate::dataplane::registry::FlowInfo;
 use crate::limits::EVENTS_WAITING;
 use crate::links::{ControlError, Link};
+use crate::tally::Tally;
 use crate::world::World;
 use kedge_api::{Event, EventKind, Timestamp};
 use kedge_link::LinkError;
@@ -16,7 +17,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 /// A cheap handle, one for everybody who may have something to report.
@@ -31,6 +32,10 @@ struct Shared {
     looks: AtomicU64,
     over_limit: OncePerSecond,
     refused: Vec<AtomicU64>,
+    /// Connections to the peer port that came to nothing.
+    strangers: Tally,
+    /// Links that failed, before they stood or after.
+    links: Tally,
 }
 
 impl Events {
@@ -44,6 +49,8 @@ impl Events {
             looks: AtomicU64::new(0),
             over_limit: OncePerSecond::default(),
             refused: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            strangers: Tally::default(),
+            links: Tally::default(),
         };
         (Self(Arc::new(shared)), events)
     }
@@ -81,7 +88,11 @@ impl Events {
             ("flows.broken".to_owned(), self.0.broken.load(Relaxed)),
             ("refusals.looks".to_owned(), self.0.looks.load(Relaxed)),
         ];
-        refused.chain(own).collect()
+        refused
+            .chain(own)
+            .chain(self.0.strangers.counts("strangers."))
+            .chain(self.0.links.counts("links.failed."))
+            .collect()
     }
 
     fn refusal(&self, refusal: Refusal) -> Event {
@@ -109,7 +120,9 @@ impl Events {
     /// A connection to the peer port was dropped before it was a flow.
     pub fn flight_refused(&self, from: SocketAddr, refusal: Refusal, detail: &str) {
         let event = self.refusal(refusal);
-        let cause = format!("{}: {detail}", event.cause);
+        let told = self.0.strangers.note(refusal.label(), Instant::now());
+        let Some(untold) = told else { return };
+        let cause = format!("{}: {detail}{}", event.cause, and_more(untold));
         self.report(Event {
             client: Some(from),
             cause,
@@ -190,6 +203,9 @@ impl Events {
     }
 
     pub fn link_down(&self, link: &Link, error: Option<&ControlError>) {
+        if let Some(error) = error {
+            self.0.links.note(error.label(), Instant::now());
+        }
         let why = error.map_or_else(|| "closed".to_owned(), |error| chain(error));
         let cause = format!("{}: {why}", link.id);
         self.report(Event {
@@ -199,6 +215,7 @@ impl Events {
     }
 
     pub fn link_failed(&self, node: &NodeName, error: &ControlError) {
+        self.0.links.note(error.label(), Instant::now());
         let remedy = "see that kedged runs there and that no firewall drops its peer port; \
                       `kedge link list` shows whether it lasts";
         self.report(Event {
@@ -210,10 +227,12 @@ impl Events {
 
     /// A peer dialled us and no link came of it.
     pub fn stranger_refused(&self, from: SocketAddr, error: &ControlError) {
-        let event = event(EventKind::LinkFailed, chain(error));
+        let told = self.0.links.note(error.label(), Instant::now());
+        let Some(untold) = told else { return };
+        let cause = chain(error) + &and_more(untold);
         self.report(Event {
             client: Some(from),
-            ..event
+            ..event(EventKind::LinkFailed, cause)
         });
     }
 
@@ -313,6 +332,14 @@ impl OncePerSecond {
 
 fn event(kind: EventKind, cause: impl Into<String>) -> Event {
     Event::new(0, Timestamp::from(SystemTime::now()), kind, cause)
+}
+
+/// What an event stands for besides itself.
+fn and_more(untold: u64) -> String {
+    match untold {
+        0 => String::new(),
+        count => format!(" (and {count} more before it)"),
+    }
 }
 
 /// An error and its sources in one line.

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod doorstep;
 pub mod edge;
 mod errno;
 pub mod events;
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod links;
 mod listeners;
 mod start;
+pub mod tally;
 pub mod uncapturable;
 pub mod world;
 

@@ -53,7 +53,8 @@ pub const LOOKS_AT_ONCE: usize = 256;
 pub const LOOK_TICK: Duration = Duration::from_millis(100);
 /// Endpoints of a service that one look tries; a refusal by a service with more is not kept.
 pub const LOOK_ENDPOINTS: usize = 16;
-/// Connections per worker to the peer port that have not said which link they belong to.
+/// Connections per worker to the peer port that have not said which link they belong to; a newer
+/// one takes the place of the oldest of whoever has most.
 pub const STRANGERS_PER_WORKER: usize = 1_024;
 /// How long such a connection may stay silent.
 pub const STRANGER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,7 +86,8 @@ pub const CONTROL_READ_BYTES: usize = 16 * 1_024;
 pub const LINK_COMMANDS: usize = 1_024;
 /// Requests for links that wait for the manager.
 pub const LINK_DEMANDS: usize = 4_096;
-/// Handshakes that peers may have under way with us at once.
+/// Handshakes that peers may have under way with us at once; a newer one takes the place of the
+/// oldest of whoever has most.
 pub const HANDSHAKES_INBOUND: usize = 256;
 /// First and last pause between two attempts to make a link; it doubles in between.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -117,6 +119,8 @@ pub const CGROUP_DEPTH: usize = 16;
 pub const FLOWS_LISTED: usize = 20_000;
 /// Events that wait for one slow reader of the admin API before it misses some.
 pub const EVENTS_PER_READER: usize = 1_024;
+/// Events in one second of each kind that strangers can cause; more are only counted.
+pub const EVENTS_PER_KIND: u32 = 10;
 /// Events that the edge remembers for `kedge event follow --since`.
 pub const EVENTS_REMEMBERED: usize = 4_096;
 /// Files are read again this long after the last change, so that half of one is rarely read.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub struct Directory {
     entries: Entries,
     node_by_name: HashMap<NodeName, usize>,
+    node_by_ip: HashMap<IpAddr, usize>,
     workload_by_ip: HashMap<IpAddr, usize>,
     workload_by_uid: HashMap<Arc<str>, usize>,
     service_by_address: HashMap<SocketAddr, usize>,
@@ -99,6 +100,14 @@ impl Directory {
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
         self.node_by_name
             .get(name)
+            .map(|at| &self.entries.nodes[*at])
+    }
+
+    /// The node whose own address it is.
+    #[must_use]
+    pub fn node_at(&self, ip: IpAddr) -> Option<&Node> {
+        self.node_by_ip
+            .get(&ip.to_canonical())
             .map(|at| &self.entries.nodes[*at])
     }
 
@@ -221,6 +230,8 @@ impl Directory {
         let mut directory = Self::default();
         for (at, node) in entries.nodes.iter().enumerate() {
             directory.node_by_name.insert(node.name.clone(), at);
+            let addresses = node.addresses.iter();
+            directory.node_by_ip.extend(addresses.map(|ip| (*ip, at)));
         }
         for (at, workload) in entries.workloads.iter().enumerate() {
             directory.workload_by_uid.insert(workload.uid.clone(), at);

@@ -105,6 +105,21 @@ fn picks_go_round_all_endpoints() {
 }
 
 #[test]
+fn a_node_is_found_by_each_of_its_addresses() {
+    let directory = directory();
+    let name = |at| directory.node_at(ip(at)).map(|node| node.name.as_str());
+    for (at, expected) in [
+        ("192.0.2.1", Some("a")),
+        ("::ffff:192.0.2.1", Some("a")),
+        ("2001:db8::2", Some("b")),
+        ("192.0.2.3", None),
+        ("10.20.1.2", None),
+    ] {
+        assert_eq!(name(at), expected, "{at}");
+    }
+}
+
+#[test]
 fn a_place_is_node_identity_and_address_together() {
     let directory = directory();
     let web = SpiffeId::parse("spiffe://lab.kedge/ns/default/sa/web").unwrap();

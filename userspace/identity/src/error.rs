@@ -46,6 +46,25 @@ pub enum SvidError {
 }
 
 impl SvidError {
+    /// Short, stable name: a metric's label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Expired { .. } => "certificate-expired",
+            Self::NotYetValid { .. } => "certificate-not-yet-valid",
+            Self::Untrusted | Self::Chain(_) => "certificate-untrusted",
+            Self::TrustDomain { .. } => "other-trust-domain",
+            Self::RevokedLeaf(_) | Self::RevokedNode(_) => "certificate-revoked",
+            Self::NotANode(_) => "not-a-node",
+            Self::NotUs { .. } | Self::KeyMismatch => "certificate-not-ours",
+            Self::Malformed
+            | Self::IsCa
+            | Self::Usage(_)
+            | Self::SubjectNames { .. }
+            | Self::Id(_) => "certificate-malformed",
+        }
+    }
+
     /// What the operator of the node that presents the certificate can do.
     #[must_use]
     pub fn remedy(&self) -> &'static str {

@@ -1,46 +1,52 @@
-//! Which of two live links between the same two instances stays.
+//! What becomes of a new link to a node beside the one that is in use.
 
-use crate::wire::LinkId;
+use crate::wire::InstanceId;
 use kedge_model::SpiffeId;
 
-/// What both ends know, authenticated, about one of the two links.
+/// What decides between two links; both ends know the same of each.
 #[derive(Clone, Copy, Debug)]
 pub struct Contender<'a> {
-    pub link_id: LinkId,
+    /// The instance at the other end.
+    pub peer: InstanceId,
     /// The SPIFFE ID of the node that was the TLS client of this link.
     pub tls_client: &'a SpiffeId,
-    /// The link that this one replaces, as its TLS client's hello said.
-    pub renews: Option<LinkId>,
+    /// Greater for a link that was dialled, or taken, later. A TLS client dials one link to a node
+    /// at a time, so this is the same order at both ends, whatever each has heard by then.
+    pub begun: u64,
 }
 
-/// The link that stays; the other one drains and is erased. Both ends come to the same result in
-/// whichever order they saw the links, because only values of the links themselves count.
+/// See [`settle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// New flows use the new link; the one before is another instance's, and ends in its own time.
+    Follows,
+    /// New flows use the new link; the one before drains.
+    Replaces,
+    /// The new link drains.
+    Yields,
+}
+
+/// Decides between the link that is in use, and not draining, and one that was just established.
+/// Both ends keep the same one in whichever order they heard of them:
 ///
+/// - Another instance of the node: the newer link counts.
 /// - Different TLS clients (both nodes dialled at once): the smaller SPIFFE ID of a TLS client.
-/// - The same TLS client: the link that renews the other.
-/// - Neither renews the other (the client lost track of the first): the larger link id.
+/// - The same TLS client: the one that was dialled later. It renews the other, or the client has
+///   lost the other, which its server may not know yet.
 #[must_use]
-pub fn resolve_duel(one: &Contender<'_>, other: &Contender<'_>) -> LinkId {
-    if one.tls_client != other.tls_client {
-        return one.min_client(other).link_id;
+pub fn settle(in_use: &Contender<'_>, new: &Contender<'_>) -> Settled {
+    if in_use.peer != new.peer {
+        return Settled::Follows;
     }
-    match (
-        one.renews == Some(other.link_id),
-        other.renews == Some(one.link_id),
-    ) {
-        (true, false) => one.link_id,
-        (false, true) => other.link_id,
-        _ => one.link_id.max(other.link_id),
-    }
-}
-
-impl<'a> Contender<'a> {
-    fn min_client<'b>(&'b self, other: &'b Self) -> &'b Contender<'a> {
-        if self.tls_client < other.tls_client {
-            self
-        } else {
-            other
-        }
+    let new_wins = if in_use.tls_client == new.tls_client {
+        in_use.begun < new.begun
+    } else {
+        new.tls_client < in_use.tls_client
+    };
+    if new_wins {
+        Settled::Replaces
+    } else {
+        Settled::Yields
     }
 }
 
@@ -48,45 +54,35 @@ impl<'a> Contender<'a> {
 mod tests {
     use super::*;
 
-    const ONE: LinkId = LinkId([1; 16]);
-    const TWO: LinkId = LinkId([2; 16]);
-
-    fn winner(one: (&str, Option<LinkId>), two: (&str, Option<LinkId>)) -> LinkId {
-        let node = |name| SpiffeId::parse(&format!("spiffe://td/kedge/node/{name}")).expect("id");
-        let (client_one, client_two) = (node(one.0), node(two.0));
-        let one = Contender {
-            link_id: ONE,
-            tls_client: &client_one,
-            renews: one.1,
+    /// Each link by the instance at its other end, its TLS client, and when it began.
+    fn settled(in_use: (u8, &str, u64), new: (u8, &str, u64)) -> Settled {
+        let id = |name| SpiffeId::parse(&format!("spiffe://td/kedge/node/{name}")).expect("id");
+        let ids = [in_use.1, new.1].map(id);
+        let contender = |(peer, _, begun), tls_client| Contender {
+            peer: InstanceId([peer; 16]),
+            tls_client,
+            begun,
         };
-        let two = Contender {
-            link_id: TWO,
-            tls_client: &client_two,
-            renews: two.1,
-        };
-        assert_eq!(
-            resolve_duel(&one, &two),
-            resolve_duel(&two, &one),
-            "order must not matter"
-        );
-        resolve_duel(&one, &two)
+        settle(&contender(in_use, &ids[0]), &contender(new, &ids[1]))
     }
 
     #[test]
-    fn when_both_nodes_dial_the_smaller_client_wins() {
-        assert_eq!(winner(("a", None), ("b", None)), ONE);
-        assert_eq!(winner(("b", None), ("a", None)), TWO);
-        assert_eq!(winner(("a", None), ("b", Some(ONE))), ONE);
+    fn when_both_nodes_dial_the_smaller_client_wins_whoever_was_first() {
+        for (first, second) in [(1, 2), (2, 1)] {
+            let (a, b) = ((7, "a", first), (7, "b", second));
+            assert_eq!(settled(a, b), Settled::Yields);
+            assert_eq!(settled(b, a), Settled::Replaces);
+        }
     }
 
     #[test]
-    fn a_renewing_link_wins_over_the_renewed() {
-        assert_eq!(winner(("a", Some(TWO)), ("a", None)), ONE);
-        assert_eq!(winner(("a", None), ("a", Some(ONE))), TWO);
+    fn of_one_client_the_link_that_was_dialled_later_wins_whichever_was_heard_first() {
+        assert_eq!(settled((7, "a", 1), (7, "a", 2)), Settled::Replaces);
+        assert_eq!(settled((7, "a", 2), (7, "a", 1)), Settled::Yields);
     }
 
     #[test]
-    fn two_links_of_one_client_without_renewal_still_resolve() {
-        assert_eq!(winner(("a", None), ("a", None)), TWO);
+    fn another_instance_fights_no_duel() {
+        assert_eq!(settled((1, "a", 1), (2, "a", 2)), Settled::Follows);
     }
 }

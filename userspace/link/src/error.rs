@@ -158,6 +158,20 @@ impl FlightError {
 pub struct Exhausted;
 
 impl LinkError {
+    /// Short, stable name: a metric's label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::PeerUnauthenticated(reason) => reason.label(),
+            Self::PeerIncompatible(reason) => reason.label(),
+            Self::PeerMisbehaved(reason) => reason.label(),
+            Self::RefusedByPeer(_) => "refused-by-peer",
+            Self::TimedOut => "timed-out",
+            Self::ConnectionLost => "connection-lost",
+            Self::ApiMisuse(_) | Self::OverLimit { .. } | Self::Internal(_) => "internal",
+        }
+    }
+
     /// What TLS said, by fault.
     pub(crate) fn from_tls(error: rustls::Error) -> Self {
         use rustls::{CertificateError, Error};
@@ -184,7 +198,42 @@ impl LinkError {
     }
 }
 
+impl PeerUnauthenticated {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Svid(error) => error.label(),
+            Self::OtherNode { .. } => "other-node",
+            Self::OurOwnId(_) => "our-own-identity",
+            Self::NoCertificate => "no-certificate",
+            Self::Signature => "bad-signature",
+        }
+    }
+}
+
+impl PeerMisbehaved {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Wire(_) => "malformed-frame",
+            Self::Tls(_) => "malformed-tls",
+            Self::BelowCommonBest { .. } => "below-common-best",
+            Self::FrameBeforeHello | Self::SecondHello | Self::WrongSide(_) => "unexpected-frame",
+            Self::HandleReused(_) | Self::UnknownHandle(_) => "unknown-handle",
+            Self::TooMany { .. } => "too-much-at-once",
+        }
+    }
+}
+
 impl PeerIncompatible {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::NoPostQuantumGroup => "no-post-quantum-group",
+            Self::NoProtocol => "no-protocol-in-common",
+            Self::NoVersion => "no-version-in-common",
+            Self::NoRecordSuite => "no-suite-in-common",
+            Self::Tls(_) => "no-tls-1.3",
+        }
+    }
+
     fn from_tls(reason: rustls::PeerIncompatible) -> Self {
         match reason {
             rustls::PeerIncompatible::NoKxGroupsInCommon

@@ -47,7 +47,7 @@ mod window;
 pub mod wire;
 
 pub use config::LinkConfig;
-pub use duel::{Contender, resolve_duel};
+pub use duel::{Contender, Settled, settle};
 pub use error::{
     Exhausted, FlightError, LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated,
 };

@@ -8,20 +8,27 @@ use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Open, Seal};
 use crate::dataplane::registry::{Carriage, FlowInfo, Parties};
 use crate::dataplane::worker::Worker;
+use crate::doorstep::{Place, Source};
+use crate::fault;
 use crate::handover::Passed;
-use crate::limits::{CARRIER_IDLE_ACCEPTOR, FIRST_FLIGHT_TIMEOUT, PARTING, STRANGER_TIMEOUT};
+use crate::limits::{
+    CARRIER_IDLE_ACCEPTOR, FIRST_FLIGHT_TIMEOUT, HANDSHAKES_INBOUND, PARTING, STRANGER_TIMEOUT,
+    STRANGERS_PER_WORKER,
+};
 use crate::links::{Link, Stranger};
 use kedge_link::wire::{Answer, Header, Opening};
 use kedge_link::{Flight, FlightError};
 use kedge_model::{Refusal, canonical};
 use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Sealer, Unsealer, deframe};
-use kedge_sys::socket::read_now;
+use kedge_sys::socket::{read_now, reset_on_close};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 
 /// First byte of a TLS handshake record (RFC 8446, 5.1): a link, not a carrier.
@@ -43,6 +50,12 @@ pub enum Unaccepted {
     Slow,
     #[error("first flight: longer than a buffer")]
     TooLong,
+    #[error("nothing said within 2 s")]
+    Silent,
+    #[error("given up for newer ones, since {STRANGERS_PER_WORKER} had not said who they are")]
+    Crowded,
+    #[error("{HANDSHAKES_INBOUND} handshakes wait already")]
+    TooManyHandshakes,
 }
 
 impl From<io::Error> for Unaccepted {
@@ -63,7 +76,8 @@ impl Unaccepted {
             Self::Gone => None,
             Self::UnknownLink(_) => Some(Refusal::UnknownLink),
             Self::Flight(error) => Some(error.refusal()),
-            Self::Frame(_) | Self::Slow | Self::TooLong => Some(Refusal::BadFlight),
+            Self::Frame(_) | Self::Slow | Self::TooLong | Self::Silent => Some(Refusal::BadFlight),
+            Self::Crowded | Self::TooManyHandshakes => Some(Refusal::OverLimit),
         }
     }
 }
@@ -77,28 +91,41 @@ struct Arrived {
 
 /// Carries one connection of a peer to its end, or drops it aloud.
 pub async fn carry(worker: Worker, carrier: TcpStream, from: SocketAddr) {
-    let stranger = worker.strangers.clone().try_acquire_owned();
-    let Ok(stranger) = stranger else {
-        return worker
-            .events
-            .over_limit("strangers", crate::limits::STRANGERS_PER_WORKER, None);
-    };
     let mut first = [0; Opening::LEN];
-    let read = timeout(STRANGER_TIMEOUT, read_start(&carrier, &mut first)).await;
-    let len = match read {
-        Ok(Ok(len)) => len,
-        Ok(Err(_)) => return,
-        Err(_) => return report(&worker, from, &Unaccepted::Slow),
-    };
-    if first[0] == TLS_HANDSHAKE {
-        return hand_over(&worker, carrier, from, &first[..len]);
-    }
-    match consume_opening(&worker, &first) {
-        Ok(link) => {
-            drop(stranger);
-            carry_opened(&worker, &link, carrier, from).await;
-        }
+    match introduce(&worker, &carrier, from, &mut first).await {
+        Ok(Introduced::Link(len)) => hand_over(&worker, carrier, from, &first[..len]),
+        Ok(Introduced::Carrier(link)) => carry_opened(&worker, &link, carrier, from).await,
         Err(error) => pass_on(&worker, carrier, from, first, &error),
+    }
+}
+
+/// What a stranger turned out to be.
+enum Introduced {
+    /// A link, which begins with so many bytes.
+    Link(usize),
+    /// A carrier of this link.
+    Carrier(Arc<Link>),
+}
+
+/// Reads who it is. Whoever takes long for that may lose its place to somebody who does not.
+async fn introduce(
+    worker: &Worker,
+    carrier: &TcpStream,
+    from: SocketAddr,
+    first: &mut [u8; Opening::LEN],
+) -> Result<Introduced, Unaccepted> {
+    let source = Source::of(from.ip(), &worker.world.load());
+    let mut place = worker.strangers.admit(source).ok_or(Unaccepted::Crowded)?;
+    let len = tokio::select! {
+        biased;
+        read = timeout(STRANGER_TIMEOUT, read_start(carrier, first)) => {
+            read.map_err(|_| Unaccepted::Silent)??
+        }
+        () = Place::lost(&mut place) => return Err(Unaccepted::Crowded),
+    };
+    match first[0] {
+        TLS_HANDSHAKE => Ok(Introduced::Link(len)),
+        _ => consume_opening(worker, first).map(Introduced::Carrier),
     }
 }
 
@@ -119,7 +146,7 @@ pub async fn carry_passed(worker: Worker, passed: Passed) {
 async fn carry_opened(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, from: SocketAddr) {
     match receive_flight(worker, link, &carrier).await {
         Ok(arrived) => accept(worker, link, carrier, arrived).await,
-        Err(error) => report(worker, from, &error),
+        Err(error) => refuse(worker, &carrier, from, &error),
     }
 }
 
@@ -131,15 +158,17 @@ fn pass_on(
     opening: [u8; Opening::LEN],
     error: &Unaccepted,
 ) {
-    if let (Unaccepted::UnknownLink(_), Some(predecessor)) = (error, &worker.predecessor) {
-        let passed = carrier
-            .into_std()
-            .and_then(|carrier| predecessor.pass(Passed { carrier, opening }));
-        if passed.is_ok() {
-            return;
+    match (error, &worker.predecessor) {
+        (Unaccepted::UnknownLink(_), Some(predecessor)) => {
+            let passed = carrier
+                .into_std()
+                .and_then(|carrier| predecessor.pass(Passed { carrier, opening }));
+            if passed.is_err() {
+                report(worker, from, error);
+            }
         }
+        _ => refuse(worker, &carrier, from, error),
     }
-    report(worker, from, error);
 }
 
 /// Reads until there is a whole opening, or a first byte that is none. Its bytes are often there
@@ -178,11 +207,12 @@ fn hand_over(worker: &Worker, stream: TcpStream, from: SocketAddr, prefix: &[u8]
         stream,
         prefix: prefix.to_vec(),
     };
-    if worker.links_in.try_send(stranger).is_err() {
-        worker.events.over_limit(
-            "handshakes of peers",
-            crate::limits::HANDSHAKES_INBOUND,
-            None,
+    if let Err(TrySendError::Full(stranger)) = worker.links_in.try_send(stranger) {
+        refuse(
+            worker,
+            &stranger.stream,
+            from,
+            &Unaccepted::TooManyHandshakes,
         );
     }
 }
@@ -207,8 +237,10 @@ async fn receive_flight(
     let (end, len) = rest.await.map_err(|_| Unaccepted::Slow)??;
     let record0 = Header::LEN..Header::LEN + end;
     let header = header(&buffer)?;
+    fault::point("header-read");
     let pending = link.pending_flow(&header)?;
     let flight = link.consume_flight(pending, &mut buffer[record0.clone()])?;
+    fault::point("number-taken");
     let rest = record0.end..len;
     Ok(Arrived {
         flight,
@@ -316,7 +348,9 @@ async fn connect(
     parties: Parties,
 ) -> Result<(TcpStream, Parties), Refusal> {
     let decided_at = worker.world.version();
+    fault::point("policy-checked");
     let near = deliver(&worker.claims, &worker.sources, &parties).await?;
+    fault::point("workload-connected");
     if worker.world.version() != decided_at {
         classify(worker, link, flight)?;
     }
@@ -373,6 +407,13 @@ async fn seal_answer(
         .seal(ContentType::ApplicationData, slot, content.len())
         .expect("a new key seals one record that fits its slot");
     (buffer, FRONT..FRONT + content.len() + OVERHEAD)
+}
+
+/// Ends a connection that is no flow, without a word and with nothing left of it in the kernel.
+fn refuse(worker: &Worker, carrier: &impl AsFd, from: SocketAddr, error: &Unaccepted) {
+    // One that is gone already needs no reset.
+    let _ = reset_on_close(carrier);
+    report(worker, from, error);
 }
 
 fn report(worker: &Worker, from: SocketAddr, error: &Unaccepted) {

@@ -11,6 +11,7 @@ use crate::dataplane::refusals::{Asked, Refusals};
 use crate::dataplane::registry::{FlowInfo, Registered, Registry};
 use crate::dataplane::shares::{Share, Shares};
 use crate::dataplane::{acceptance, authority, intake, looks};
+use crate::doorstep::Doorstep;
 use crate::events::Events;
 use crate::fault;
 use crate::handover::{Gate, Keeper, PassOn, Passed};
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout_at;
 
@@ -77,7 +78,7 @@ pub struct Shared {
     pub pipes: Pipes,
     pub kernel_records: KernelRecords,
     pub carriers: Carriers,
-    pub strangers: Arc<Semaphore>,
+    pub strangers: Doorstep,
     pub predecessor: Option<PassOn>,
     /// Captured connections until their first flight, and until their end.
     pub opening: Shares,
@@ -123,7 +124,7 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             pipes: Pipes::default(),
             kernel_records: equipment.kernel_records,
             predecessor: equipment.predecessor,
-            strangers: Arc::new(Semaphore::new(STRANGERS_PER_WORKER)),
+            strangers: Doorstep::new(STRANGERS_PER_WORKER),
             opening: Shares::of(OPENING_PER_WORKER),
             flows: Shares::of(equipment.flows_max),
             flows_max: equipment.flows_max,

@@ -71,6 +71,16 @@ pub fn encode(observed: &Observed) -> Result<String, fmt::Error> {
         refused(observed),
     );
     registry.register(
+        "link_failures",
+        "Links that failed, before they stood or after, by reason",
+        by_reason(&status, "links.failed."),
+    );
+    registry.register(
+        "strangers",
+        "Connections to the peer port that came to nothing, by reason",
+        by_reason(&status, "strangers."),
+    );
+    registry.register(
         "capture",
         "What the BPF programs have counted",
         captured(&status),
@@ -90,6 +100,17 @@ fn refused(observed: &Observed) -> Counts {
         counts
             .get_or_create(&labels)
             .inc_by(observed.events.count_of(*refusal));
+    }
+    counts
+}
+
+fn by_reason(status: &kedge_api::Status, prefix: &str) -> Counts {
+    let counts = Counts::default();
+    for (name, count) in &status.counters {
+        if let Some(reason) = name.strip_prefix(prefix) {
+            let labels = vec![("reason", reason.to_owned())];
+            counts.get_or_create(&labels).inc_by(*count);
+        }
     }
     counts
 }

@@ -1,8 +1,9 @@
 //! One control connection: moves bytes between its socket and its session, and does what either
 //! side asks for. One task a link, on the control runtime.
 
+use crate::doorstep::Place;
 use crate::events::Events;
-use crate::limits::{CONTROL_READ_BYTES, LINK_COMMANDS, LINK_DRAIN};
+use crate::limits::{CONTROL_READ_BYTES, HANDSHAKES_INBOUND, LINK_COMMANDS, LINK_DRAIN};
 use crate::links::link::{Command, Link};
 use crate::links::table::{Demand, Links};
 use crate::world::SharedWorld;
@@ -10,6 +11,7 @@ use kedge_identity::SvidError;
 use kedge_link::wire::RejectTarget;
 use kedge_link::{Established, Handle, LinkError, Session, SessionEvent};
 use kedge_model::{IdKind, NodeName, Refusal, SpiffeId};
+use kedge_sys::socket::reset_on_close;
 use rustls_pki_types::UnixTime;
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 /// Why a control connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -36,20 +38,46 @@ pub enum ControlError {
     OursExpired,
     #[error("the peer is no longer believed: {0}; {remedy}", remedy = .0.remedy())]
     Distrusted(#[source] SvidError),
+    #[error(
+        "handshake: given up for newer ones, since {HANDSHAKES_INBOUND} were under way: look at who sends them"
+    )]
+    Crowded,
+}
+
+impl ControlError {
+    /// Short, stable name: a metric's label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Link(error) => error.label(),
+            Self::Socket(_) => "unreachable",
+            Self::UnknownNode(_) => "unknown-node",
+            Self::Expired => "certificate-expired",
+            Self::OursExpired => "our-certificate-expired",
+            Self::Distrusted(error) => error.label(),
+            Self::Crowded => "crowded",
+        }
+    }
 }
 
 /// Who waits for the link to be established, until it is.
 pub enum Origin {
     /// We dialled; the manager waits for the result.
     Dialled(oneshot::Sender<Result<(), ControlError>>),
-    /// A peer dialled from there; it counts against the bound of unfinished handshakes.
-    Accepted {
-        from: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    },
+    /// A peer dialled from there, and has its place among the unfinished handshakes.
+    Accepted { from: SocketAddr, place: Place },
 }
 
-/// What every control connection shares.
+impl Origin {
+    /// Until somebody else needs this handshake's place.
+    async fn crowded_out(origin: &mut Option<Self>) {
+        match origin {
+            Some(Self::Accepted { place, .. }) => place.lost().await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+/// What a control connection has of its manager.
 #[derive(Clone)]
 pub struct Context {
     pub links: Arc<Links>,
@@ -57,6 +85,8 @@ pub struct Context {
     pub events: Events,
     /// The end of our own SVID.
     pub not_after: SystemTime,
+    /// The place of this link among all that were dialled or taken.
+    pub begun: u64,
 }
 
 pub struct Control {
@@ -119,6 +149,7 @@ impl Control {
             self.transmit().await?;
             let deadline = self.deadline();
             tokio::select! {
+                () = Origin::crowded_out(&mut self.origin) => return self.give_up(),
                 count = self.stream.read(&mut read) => match count? {
                     0 => {
                         self.session.handle_end()?;
@@ -131,6 +162,12 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Leaves nothing behind in the kernel either.
+    fn give_up(&self) -> Result<(), ControlError> {
+        reset_on_close(&self.stream)?;
+        Err(ControlError::Crowded)
     }
 
     fn input(&mut self, bytes: &[u8]) -> Result<(), ControlError> {
@@ -257,7 +294,8 @@ impl Control {
         }
         let theirs = Duration::from_secs(established.peer.not_after().as_secs());
         let not_after = (SystemTime::UNIX_EPOCH + theirs).min(self.context.not_after);
-        let link = Arc::new(Link::new(established, not_after, self.sender.clone()));
+        let of_ours = (self.context.begun, not_after);
+        let link = Arc::new(Link::new(established, of_ours, self.sender.clone()));
         if let Err(error) = self
             .context
             .links
@@ -273,7 +311,7 @@ impl Control {
         match self.origin.take() {
             // The manager has gone: the daemon is ending.
             Some(Origin::Dialled(waiting)) => drop(waiting.send(Ok(()))),
-            Some(Origin::Accepted { permit, .. }) => drop(permit),
+            Some(Origin::Accepted { place, .. }) => drop(place),
             None => {}
         }
         Ok(())

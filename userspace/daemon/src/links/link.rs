@@ -41,6 +41,8 @@ pub struct Link {
     pub role: Role,
     pub tls_client: SpiffeId,
     pub renews: Option<LinkId>,
+    /// Greater for a link that was dialled, or taken, later.
+    pub begun: u64,
     pub group: String,
     pub tls_suite: Suite,
     pub suite: Suite,
@@ -62,7 +64,7 @@ pub struct Link {
 impl Link {
     pub fn new(
         established: Established,
-        not_after: SystemTime,
+        (begun, not_after): (u64, SystemTime),
         commands: mpsc::Sender<Command>,
     ) -> Self {
         Self {
@@ -74,6 +76,7 @@ impl Link {
             role: established.role,
             tls_client: established.tls_client,
             renews: established.renews,
+            begun,
             group: established.group,
             tls_suite: established.tls_suite,
             suite: established.flow_suite,

@@ -1,5 +1,6 @@
 //! Makes links: dials when a flow needs one, answers peers that dial, renews before the end.
 
+use crate::doorstep::{Doorstep, Source};
 use crate::events::Events;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, HANDSHAKES_INBOUND, LINK_LIFETIME};
 use crate::links::control::{Context, Control, ControlError, Origin};
@@ -19,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
@@ -48,7 +49,8 @@ pub struct Manager {
     not_after: SystemTime,
     dials: HashMap<NodeName, Dialling>,
     attempts: JoinSet<(NodeName, Result<(), ControlError>)>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Doorstep,
+    begun: u64,
 }
 
 /// How dialling one node stands.
@@ -78,7 +80,8 @@ impl Manager {
             instance,
             dials: HashMap::new(),
             attempts: JoinSet::new(),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_INBOUND)),
+            handshakes: Doorstep::new(HANDSHAKES_INBOUND),
+            begun: 0,
         })
     }
 
@@ -148,19 +151,18 @@ impl Manager {
     }
 
     /// Answers a peer that dials us.
-    fn answer(&self, stranger: Stranger) {
-        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-            self.events
-                .over_limit("handshakes of peers", HANDSHAKES_INBOUND, None);
-            return;
-        };
+    fn answer(&mut self, stranger: Stranger) {
         let from = stranger.from;
+        let source = Source::of(from.ip(), &self.world.load());
+        let Some(place) = self.handshakes.admit(source) else {
+            return self.events.stranger_refused(from, &ControlError::Crowded);
+        };
         let started = TcpStream::from_std(stranger.stream)
             .map_err(ControlError::from)
             .and_then(|stream| Ok((stream, Session::server(&self.config, start())?)));
         match started {
             Ok((stream, session)) => {
-                let origin = Origin::Accepted { from, permit };
+                let origin = Origin::Accepted { from, place };
                 let control = Control::new(self.context(), session, stream, origin);
                 tokio::spawn(async move { control.run(&stranger.prefix).await });
             }
@@ -249,12 +251,15 @@ impl Manager {
         Ok(config.trusting(self.links.proofs.trust()))
     }
 
-    fn context(&self) -> Context {
+    /// For a link that begins now.
+    fn context(&mut self) -> Context {
+        self.begun += 1;
         Context {
             links: Arc::clone(&self.links),
             world: self.world.clone(),
             events: self.events.clone(),
             not_after: self.not_after,
+            begun: self.begun,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::links::link::{Command, Link};
 use crate::links::proof::Proofs;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kedge_identity::Trust;
-use kedge_link::{Contender, LinkId, resolve_duel};
+use kedge_link::{Contender, LinkId, Settled, settle};
 use kedge_model::{NodeName, Refusal};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -129,8 +129,7 @@ impl Links {
     }
 
     /// Takes a new link into use, and lets the loser drain where there are two between the same
-    /// two instances. Of two instances of one node the newer link counts: the older one's flows
-    /// and control connection end in their own time.
+    /// two instances.
     pub fn install(&self, link: &Arc<Link>) {
         self.handshakes_total.fetch_add(1, Relaxed);
         self.by_id.rcu(|links| {
@@ -139,17 +138,15 @@ impl Links {
             links
         });
         let peer = self.peer(&link.peer);
-        let rival = peer.current.load_full().filter(|rival| !rival.is_dead());
-        let same = rival.filter(|rival| rival.peer_instance == link.peer_instance);
-        match same {
-            Some(rival) if resolve_duel(&contender(link), &contender(&rival)) == rival.id => {
-                link.command(Command::Drain);
-            }
-            Some(rival) => {
-                peer.current.store(Some(Arc::clone(link)));
-                rival.command(Command::Drain);
-            }
-            None => peer.current.store(Some(Arc::clone(link))),
+        let in_use = peer.current.load_full().filter(|in_use| in_use.is_open());
+        let settled = in_use.map(|in_use| (settle(&contender(&in_use), &contender(link)), in_use));
+        if !matches!(settled, Some((Settled::Yields, _))) {
+            peer.current.store(Some(Arc::clone(link)));
+        }
+        match settled {
+            Some((Settled::Yields, _)) => link.command(Command::Drain),
+            Some((Settled::Replaces, in_use)) => in_use.command(Command::Drain),
+            Some((Settled::Follows, _)) | None => {}
         }
         if self.is_retired() {
             link.command(Command::Drain);
@@ -238,8 +235,8 @@ impl Links {
 
 fn contender(link: &Link) -> Contender<'_> {
     Contender {
-        link_id: link.id,
+        peer: link.peer_instance,
         tls_client: &link.tls_client,
-        renews: link.renews,
+        begun: link.begun,
     }
 }
