@@ -1,6 +1,8 @@
 //! Links without a handshake, under given secrets, and sessions wired to each other in memory.
 //! For tests and fuzzing of this crate and of those above it.
 
+pub mod foreign;
+
 use crate::error::LinkError;
 use crate::event::SessionEvent;
 use crate::inbound::Inbound;

@@ -10,7 +10,7 @@
 
 mod common;
 
-use common::foreign::{Foreign, hello};
+use common::foreign::{converse, hello, node};
 use common::{Authority, Pair, sessions};
 use kedge_link::wire::{Frame, Header, Record0, RejectTarget};
 use kedge_link::{
@@ -157,12 +157,12 @@ fn the_first_common_suite_of_the_dialling_node_seals_the_flows() {
 #[test]
 fn after_both_hellos_the_keys_that_they_travelled_under_are_gone() {
     let authority = Authority::new("lab.kedge");
-    let node = Foreign::node(&authority, authority.node_id("a"));
+    let a = node(&authority, &authority.node_id("a"));
     let mut bytes = Vec::new();
     Frame::Hello(hello()).encode(&mut bytes);
     let config = authority.config("b");
     let sequence_numbers = |frames: &[u8]| {
-        let client = node.converse(&config, frames).expect("honest");
+        let client = converse(&a, &config, frames).expect("honest");
         let secrets = client.dangerous_extract_secrets().expect("enabled");
         (secrets.tx.0, secrets.rx.0)
     };

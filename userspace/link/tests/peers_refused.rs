@@ -11,7 +11,7 @@
 
 mod common;
 
-use common::foreign::{Foreign, hello};
+use common::foreign::{Foreign, hello, node, refusal};
 use common::{Authority, DAY, dial, refusals, sessions, start, today};
 use kedge_identity::SvidError;
 use kedge_link::testing::exchange;
@@ -36,9 +36,9 @@ fn a_classical_only_peer_is_incompatible_and_told_why() {
     let authority = Authority::new("lab.kedge");
     let classical = Foreign {
         groups: vec![kx_group::X25519, kx_group::SECP256R1],
-        ..Foreign::node(&authority, authority.node_id("a"))
+        ..node(&authority, &authority.node_id("a"))
     };
-    let error = classical.refusal(&authority.config("b"), b"");
+    let error = refusal(&classical, &authority.config("b"), b"");
     assert!(matches!(
         error,
         LinkError::PeerIncompatible(PeerIncompatible::NoPostQuantumGroup)
@@ -82,8 +82,7 @@ fn a_peer_of_another_trust_domain_is_refused_even_if_its_ca_is_trusted() {
         svid_error(&at_a.expect("refused")),
         SvidError::TrustDomain { .. }
     ));
-    let foreign = Foreign::node(&theirs, theirs.node_id("a"));
-    let error = foreign.refusal(&b, b"");
+    let error = refusal(&node(&theirs, &theirs.node_id("a")), &b, b"");
     assert!(matches!(svid_error(&error), SvidError::TrustDomain { .. }));
     assert!(error.to_string().contains("trust_domain"), "{error}");
 }
@@ -101,7 +100,7 @@ fn a_peer_of_an_unknown_ca_is_refused_at_both_ends() {
     let [at_a, at_b] = refusals(&theirs.config("a"), &ours.config("b"));
     assert!(untrusted(&at_a.expect("refused")));
     assert!(matches!(at_b, Some(LinkError::RefusedByPeer(_))));
-    let error = Foreign::node(&theirs, theirs.node_id("a")).refusal(&ours.config("b"), b"");
+    let error = refusal(&node(&theirs, &theirs.node_id("a")), &ours.config("b"), b"");
     assert!(untrusted(&error));
 }
 
@@ -109,7 +108,7 @@ fn a_peer_of_an_unknown_ca_is_refused_at_both_ends() {
 fn a_workload_certificate_makes_no_link() {
     let authority = Authority::new("lab.kedge");
     let web = SpiffeId::parse("spiffe://lab.kedge/ns/default/sa/web").expect("literal");
-    let error = Foreign::node(&authority, web).refusal(&authority.config("b"), b"");
+    let error = refusal(&node(&authority, &web), &authority.config("b"), b"");
     assert!(matches!(svid_error(&error), SvidError::NotANode(_)));
 }
 
@@ -148,7 +147,7 @@ fn our_own_identity_as_peer_is_refused() {
             PeerUnauthenticated::OurOwnId(_)
         ))
     ));
-    let error = Foreign::node(&authority, authority.node_id("b")).refusal(&b, b"");
+    let error = refusal(&node(&authority, &authority.node_id("b")), &b, b"");
     assert!(matches!(
         error,
         LinkError::PeerUnauthenticated(PeerUnauthenticated::OurOwnId(_))
@@ -178,18 +177,18 @@ fn another_node_than_the_one_dialled_is_refused() {
 fn no_certificate_no_protocol_no_link() {
     let authority = Authority::new("lab.kedge");
     let b = authority.config("b");
-    let node = || Foreign::node(&authority, authority.node_id("a"));
+    let a = || node(&authority, &authority.node_id("a"));
     let nameless = Foreign {
         identity: None,
-        ..node()
-    }
-    .refusal(&b, b"");
+        ..a()
+    };
+    let nameless = refusal(&nameless, &b, b"");
     assert!(matches!(
         nameless,
         LinkError::PeerUnauthenticated(PeerUnauthenticated::NoCertificate)
     ));
     for alpn in [None, Some(&b"h2"[..])] {
-        let error = Foreign { alpn, ..node() }.refusal(&b, b"");
+        let error = refusal(&Foreign { alpn, ..a() }, &b, b"");
         assert!(
             matches!(
                 error,
@@ -204,20 +203,20 @@ fn no_certificate_no_protocol_no_link() {
 fn frames_before_hello_and_unknown_critical_ones_end_the_link() {
     let authority = Authority::new("lab.kedge");
     let b = authority.config("b");
-    let node = Foreign::node(&authority, authority.node_id("a"));
+    let a = node(&authority, &authority.node_id("a"));
     let drain = [0x80, 7, 0, 0];
     assert!(matches!(
-        node.refusal(&b, &drain),
+        refusal(&a, &b, &drain),
         LinkError::PeerMisbehaved(PeerMisbehaved::FrameBeforeHello)
     ));
     let unknown_critical = [0x80, 99, 0, 0];
     assert!(matches!(
-        node.refusal(&b, &unknown_critical),
+        refusal(&a, &b, &unknown_critical),
         LinkError::PeerMisbehaved(PeerMisbehaved::Wire(_))
     ));
     let too_long = [0x00, 99, 0x40, 1];
     assert!(matches!(
-        node.refusal(&b, &too_long),
+        refusal(&a, &b, &too_long),
         LinkError::PeerMisbehaved(PeerMisbehaved::Wire(_))
     ));
 }
@@ -225,7 +224,7 @@ fn frames_before_hello_and_unknown_critical_ones_end_the_link() {
 #[test]
 fn a_negotiated_suite_below_the_common_best_ends_the_link() {
     let authority = Authority::new("lab.kedge");
-    let node = Foreign::node(&authority, authority.node_id("a"));
+    let a = node(&authority, &authority.node_id("a"));
     // TLS took AES-256-GCM, but by these lists both prefer ChaCha20-Poly1305: somebody meddled.
     let tls_suites = vec![0x1303, 0x1302, 0x1301];
     let hello = Hello {
@@ -235,7 +234,7 @@ fn a_negotiated_suite_below_the_common_best_ends_the_link() {
     let mut bytes = Vec::new();
     Frame::Hello(hello).encode(&mut bytes);
     assert!(matches!(
-        node.refusal(&authority.config("b"), &bytes),
+        refusal(&a, &authority.config("b"), &bytes),
         LinkError::PeerMisbehaved(PeerMisbehaved::BelowCommonBest {
             got: 0x1302,
             best: 0x1303,
@@ -248,30 +247,33 @@ fn a_negotiated_suite_below_the_common_best_ends_the_link() {
 fn an_authenticated_peer_that_breaks_the_rules_of_frames_ends_its_link() {
     let authority = Authority::new("lab.kedge");
     let b = authority.config("b");
-    let node = Foreign::node(&authority, authority.node_id("a"));
+    let a = node(&authority, &authority.node_id("a"));
     let id = SpiffeId::parse("spiffe://lab.kedge/ns/default/sa/web").expect("literal");
     let announce = |handle| Frame::Announce {
         handle: Handle(handle),
         proof: ProofKind::AssertedByNode,
         id: id.clone(),
     };
-    let refusal = |frames: &[Frame]| {
+    let misbehaved = |frames: &[Frame]| {
         let mut bytes = Vec::new();
         Frame::Hello(hello()).encode(&mut bytes);
         frames.iter().for_each(|frame| frame.encode(&mut bytes));
-        match node.refusal(&b, &bytes) {
+        match refusal(&a, &b, &bytes) {
             LinkError::PeerMisbehaved(reason) => reason,
             other => panic!("whose fault is it? {other}"),
         }
     };
     use PeerMisbehaved::{HandleReused, SecondHello, UnknownHandle, WrongSide};
-    assert!(matches!(refusal(&[Frame::Hello(hello())]), SecondHello));
-    assert!(matches!(refusal(&[Frame::Renew]), WrongSide(_)));
-    assert!(matches!(refusal(&[announce(2)]), HandleReused(Handle(2))));
+    assert!(matches!(misbehaved(&[Frame::Hello(hello())]), SecondHello));
+    assert!(matches!(misbehaved(&[Frame::Renew]), WrongSide(_)));
     assert!(matches!(
-        refusal(&[announce(1), announce(1)]),
+        misbehaved(&[announce(2)]),
+        HandleReused(Handle(2))
+    ));
+    assert!(matches!(
+        misbehaved(&[announce(1), announce(1)]),
         HandleReused(Handle(1))
     ));
     let accept = Frame::Accept { handle: Handle(1) };
-    assert!(matches!(refusal(&[accept]), UnknownHandle(Handle(1))));
+    assert!(matches!(misbehaved(&[accept]), UnknownHandle(Handle(1))));
 }

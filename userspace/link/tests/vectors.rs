@@ -9,7 +9,10 @@
     reason = "tests are where the time comes from"
 )]
 
-use aws_lc_rs::{aead, digest, hmac};
+mod common;
+
+use aws_lc_rs::{digest, hmac};
+use common::formulas::{SuiteParts, expand, expand_384, hmac_of, parts, seal};
 use kedge_link::testing::{Half, LinkInputs};
 use kedge_link::wire::{Answer, Frame, Header, Hello, InstanceId, LinkId, Record0, RejectTarget};
 use kedge_link::{Handle, ProofKind, Role};
@@ -66,73 +69,6 @@ struct FlowVector {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-// The formulas of docs/protocol.md.
-
-fn hmac_of(hash: hmac::Algorithm, key: &[u8], data: &[u8]) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(hash, key), data)
-        .as_ref()
-        .to_vec()
-}
-
-/// HKDF-Expand-Label for outputs of at most one hash.
-fn expand(hash: hmac::Algorithm, secret: &[u8], label: &str, context: &[u8], len: u8) -> Vec<u8> {
-    let label = format!("tls13 {label}");
-    let short = |n: usize| u8::try_from(n).expect("short");
-    let mut info = vec![0, len, short(label.len())];
-    info.extend_from_slice(label.as_bytes());
-    info.push(short(context.len()));
-    info.extend_from_slice(context);
-    info.push(1);
-    hmac_of(hash, secret, &info)[..usize::from(len)].to_vec()
-}
-
-fn expand_384(secret: &[u8], label: &str, context: &[u8], len: u8) -> Vec<u8> {
-    expand(hmac::HMAC_SHA384, secret, label, context, len)
-}
-
-struct SuiteParts {
-    hash: hmac::Algorithm,
-    secret_len: u8,
-    aead: &'static aead::Algorithm,
-    key_len: u8,
-}
-
-fn parts(suite: Suite) -> SuiteParts {
-    let (hash, secret_len, aead, key_len) = match suite {
-        Suite::Aes256Gcm => (hmac::HMAC_SHA384, 48, &aead::AES_256_GCM, 32),
-        Suite::Aes128Gcm => (hmac::HMAC_SHA256, 32, &aead::AES_128_GCM, 16),
-        Suite::ChaCha20Poly1305 => (hmac::HMAC_SHA256, 32, &aead::CHACHA20_POLY1305, 32),
-    };
-    SuiteParts {
-        hash,
-        secret_len,
-        aead,
-        key_len,
-    }
-}
-
-/// Record number 0 of application data under `secret`.
-fn seal(suite: Suite, secret: &[u8], content: &[u8]) -> Vec<u8> {
-    let SuiteParts {
-        hash,
-        aead,
-        key_len,
-        ..
-    } = parts(suite);
-    let key = expand(hash, secret, "key", b"", key_len);
-    let iv = expand(hash, secret, "iv", b"", 12);
-    let key = aead::LessSafeKey::new(aead::UnboundKey::new(aead, &key).expect("its length"));
-    let len = u16::try_from(content.len() + 17)
-        .expect("short")
-        .to_be_bytes();
-    let header = [23, 3, 3, len[0], len[1]];
-    let mut text = [content, &[23]].concat();
-    let nonce = aead::Nonce::try_assume_unique_for_key(&iv).expect("12 bytes");
-    key.seal_in_place_append_tag(nonce, aead::Aad::from(header), &mut text)
-        .expect("sealed");
-    [&header[..], &text].concat()
 }
 
 fn by_the_formulas() -> Flows {

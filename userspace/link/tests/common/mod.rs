@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each scenario file uses its part")]
 
 pub mod foreign;
+pub mod formulas;
 
 use kedge_identity::{Ca, NodeSvid};
 use kedge_link::testing::{Outcome, exchange};
