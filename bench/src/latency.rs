@@ -16,6 +16,7 @@ pub struct Latency {
     pub count: usize,
     pub p50_us: f64,
     pub p99_us: f64,
+    pub max_us: f64,
 }
 
 impl Latency {
@@ -26,6 +27,7 @@ impl Latency {
             count: sample.len(),
             p50_us: percentile(&sample, 50),
             p99_us: percentile(&sample, 99),
+            max_us: percentile(&sample, 100),
         }
     }
 }

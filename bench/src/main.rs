@@ -8,9 +8,11 @@
 mod churn;
 mod connect;
 mod exchange;
+mod flood;
 mod forge;
 mod latency;
 mod newborn;
+mod path;
 mod probes;
 mod protocol;
 mod report;
@@ -129,6 +131,17 @@ enum Verb {
         source: SocketAddrV4,
         destination: SocketAddrV4,
     },
+    /// Knock at a daemon's peer port without being a daemon.
+    Hostile {
+        server: SocketAddr,
+        stranger: flood::Stranger,
+        #[arg(long, default_value_t = 10_000)]
+        connections: usize,
+        #[arg(long, default_value_t = 2_000)]
+        at_once: usize,
+    },
+    /// Be the path between two daemons, and a bad one.
+    Path(path::Path),
     /// Use a core without end; run it at idle priority to keep the core awake.
     Spin,
 }
@@ -186,6 +199,13 @@ fn main() -> Result<()> {
             source,
             destination,
         } => print(&forge::forge(source, destination)?),
+        Verb::Hostile {
+            server,
+            stranger,
+            connections,
+            at_once,
+        } => print(&flood::run(server, stranger, connections, at_once)?),
+        Verb::Path(path) => path::run(path),
         Verb::Spin => spin(),
     }
 }

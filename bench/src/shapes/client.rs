@@ -1,7 +1,7 @@
 //! Many streams of one shape, as a client.
 
 use super::engine::{Engine, LIMIT};
-use super::play::{Side, play};
+use super::play::{Side, is_cut, play};
 use super::script::Shape;
 use crate::protocol::{NONCE_LEN, Nonce};
 use anyhow::{Context, Result, ensure};
@@ -36,8 +36,25 @@ pub struct Request {
 pub struct Played {
     shape: String,
     good: usize,
+    /// Ended by an error of the connection, with right bytes before it.
+    cut: usize,
+    first_cut: Option<String>,
     bad: usize,
     first_bad: Option<String>,
+}
+
+impl Played {
+    fn note(&mut self, end: Result<()>) {
+        let (count, first) = match &end {
+            Ok(()) => return self.good += 1,
+            Err(error) if is_cut(error) => (&mut self.cut, &mut self.first_cut),
+            Err(_) => (&mut self.bad, &mut self.first_bad),
+        };
+        *count += 1;
+        if let (None, Err(error)) = (&first, end) {
+            *first = Some(format!("{error:#}"));
+        }
+    }
 }
 
 pub fn run(request: Request) -> Result<Played> {
@@ -60,15 +77,14 @@ pub fn run(request: Request) -> Result<Played> {
             LocalSet::new().block_on(&runtime, tasks(&request, shape, to))
         }
     };
-    let (good, bad): (Vec<_>, Vec<_>) = ends.into_iter().partition(Result::is_ok);
-    Ok(Played {
+    let mut played = Played {
         shape: shape.name.to_owned(),
-        good: good.len(),
-        bad: bad.len(),
-        first_bad: bad
-            .into_iter()
-            .find_map(|end| end.err().map(|error| format!("{error:#}"))),
-    })
+        ..Played::default()
+    };
+    for end in ends {
+        played.note(end);
+    }
+    Ok(played)
 }
 
 /// A thread for each of those at once.
@@ -131,5 +147,5 @@ async fn one(engine: Engine, shape: &Shape, to: SocketAddr) -> Result<()> {
         .ok()
         .context("random bytes for the nonce")?;
     let wire = engine.connect(to, shape).await.context("connect")?;
-    play(shape, Side::Client, wire, nonce).await.map(drop)
+    play(shape, Side::Client, wire, nonce).await.result
 }

@@ -23,17 +23,52 @@ struct Player<'a> {
     back: Pattern,
 }
 
-/// Plays all steps; `ours` is the nonce if this side speaks first. Returns the stream's nonce.
-pub async fn play(shape: &Shape, side: Side, wire: Wire, ours: Nonce) -> Result<Nonce> {
-    let steps = match side {
+/// How a stream went, as one side saw it.
+pub struct Ended {
+    /// Which stream it was, once that was known.
+    pub nonce: Option<Nonce>,
+    pub result: Result<()>,
+}
+
+/// Plays all steps; `ours` is the nonce if this side speaks first.
+pub async fn play(shape: &Shape, side: Side, wire: Wire, ours: Nonce) -> Ended {
+    let nonce = match speaks_first(shape, side) {
+        true => Ok(ours),
+        false => read_opening(&wire).await.context("receive the nonce"),
+    };
+    match nonce {
+        Ok(nonce) => Ended {
+            nonce: Some(nonce),
+            result: play_steps(shape, side, wire, nonce).await,
+        },
+        Err(error) => Ended {
+            nonce: None,
+            result: Err(error),
+        },
+    }
+}
+
+/// Whether a stream that failed was cut: the application was told so by an error of its
+/// connection. Anything else is a lie: other bytes, a clean end too early, no end at all.
+pub fn is_cut(error: &anyhow::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
+    let told = [BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected];
+    let mut errors = error.chain().filter_map(|cause| cause.downcast_ref());
+    errors.any(|error: &io::Error| told.contains(&error.kind()))
+}
+
+fn steps(shape: &Shape, side: Side) -> &'static [Step] {
+    match side {
         Side::Client => shape.client,
         Side::Server => shape.server,
-    };
-    let speaks_first = matches!(steps[0], Step::Send(_));
-    let nonce = match speaks_first {
-        true => ours,
-        false => read_opening(&wire).await.context("receive the nonce")?,
-    };
+    }
+}
+
+fn speaks_first(shape: &Shape, side: Side) -> bool {
+    matches!(steps(shape, side)[0], Step::Send(_))
+}
+
+async fn play_steps(shape: &Shape, side: Side, wire: Wire, nonce: Nonce) -> Result<()> {
     let (out, back) = match side {
         Side::Client => (Direction::Up, Direction::Down),
         Side::Server => (Direction::Down, Direction::Up),
@@ -44,16 +79,15 @@ pub async fn play(shape: &Shape, side: Side, wire: Wire, ours: Nonce) -> Result<
         out: Pattern::new(&nonce, out),
         back: Pattern::new(&nonce, back),
     };
-    if speaks_first {
+    if speaks_first(shape, side) {
         send_all(&player.wire, &nonce)
             .await
             .context("send the nonce")?;
     }
     let mut first = OPENING;
-    for step in steps {
+    for step in steps(shape, side) {
         if *step == Step::Reset {
-            player.wire.reset()?;
-            return Ok(nonce);
+            return player.wire.reset();
         }
         // The opening is part of what the first step counts.
         let opening = std::mem::take(&mut first);
@@ -62,7 +96,7 @@ pub async fn play(shape: &Shape, side: Side, wire: Wire, ours: Nonce) -> Result<
             .await
             .with_context(|| format!("{step:?}"))?;
     }
-    Ok(nonce)
+    Ok(())
 }
 
 impl Player<'_> {

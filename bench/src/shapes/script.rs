@@ -49,7 +49,7 @@ const PLAIN: Shape = Shape {
 
 const MIB: u32 = 1 << 20;
 
-pub const SHAPES: [Shape; 13] = [
+pub const SHAPES: [Shape; 14] = [
     Shape {
         name: "client-first",
         client: &[Send(5_000), Receive(70_000), End, ExpectEnd],
@@ -132,11 +132,18 @@ pub const SHAPES: [Shape; 13] = [
         server: &[Receive(16), Both(64 * MIB), End, ExpectEnd],
         ..PLAIN
     },
+    // A client that has seen its end knows that the server has seen the client's.
+    Shape {
+        name: "both-and-agreed",
+        client: &[Send(16), Both(MIB), End, ExpectEnd],
+        server: &[Receive(16), Both(MIB), ExpectEnd, End],
+        ..PLAIN
+    },
 ];
 
 impl Shape {
     pub fn named(name: &str) -> Option<(u16, &'static Self)> {
-        static TABLE: [Shape; 13] = SHAPES;
+        static TABLE: [Shape; 14] = SHAPES;
         (0..).zip(&TABLE).find(|(_, shape)| shape.name == name)
     }
 

@@ -1,7 +1,7 @@
 //! Every shape at a port of its own, as a server of one engine, and what it has seen.
 
 use super::engine::{Engine, LIMIT, Wire, listen};
-use super::play::{Side, play};
+use super::play::{Ended, Side, is_cut, play};
 use super::script::Shape;
 use crate::protocol::{NONCE_LEN, Nonce, hex};
 use anyhow::{Context, Result, bail, ensure};
@@ -25,22 +25,31 @@ const REPORT: u16 = 50;
 #[derive(Default, Serialize)]
 struct Seen {
     good: usize,
+    /// Ended by an error of the connection, with right bytes before it.
+    cut: usize,
     bad: usize,
     first_bad: Option<String>,
     /// Streams whose nonce had been seen before: a connection delivered twice.
     repeated: usize,
-    #[serde(skip)]
+}
+
+/// What was seen since somebody asked, and every nonce ever.
+#[derive(Default)]
+struct Pages {
+    seen: BTreeMap<&'static str, Seen>,
     nonces: HashSet<Nonce>,
 }
 
-type Book = Arc<Mutex<BTreeMap<&'static str, Seen>>>;
+type Book = Arc<Mutex<Pages>>;
 
-fn note(book: &Book, shape: &'static Shape, end: Result<Nonce>) {
+fn note(book: &Book, shape: &'static Shape, end: Ended) {
     let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
-    let seen = book.entry(shape.name).or_default();
-    match end {
-        Ok(nonce) if seen.nonces.insert(nonce) => seen.good += 1,
-        Ok(_) => seen.repeated += 1,
+    let is_new = end.nonce.is_none_or(|nonce| book.nonces.insert(nonce));
+    let seen = book.seen.entry(shape.name).or_default();
+    match end.result {
+        _ if !is_new => seen.repeated += 1,
+        Ok(()) => seen.good += 1,
+        Err(error) if is_cut(&error) => seen.cut += 1,
         Err(error) => {
             seen.bad += 1;
             seen.first_bad.get_or_insert_with(|| format!("{error:#}"));
@@ -115,13 +124,20 @@ async fn accept(
 async fn play_noted(shape: &'static Shape, wire: Wire, book: Book) {
     let end = match nonce() {
         Ok(nonce) => timeout(LIMIT, play(shape, Side::Server, wire, nonce)).await,
-        Err(error) => Ok(Err(error)),
+        Err(error) => Ok(failed(error)),
     };
     note(
         &book,
         shape,
-        end.unwrap_or_else(|_| Err(anyhow::anyhow!("hangs"))),
+        end.unwrap_or_else(|_| failed(anyhow::anyhow!("hangs"))),
     );
+}
+
+fn failed(error: anyhow::Error) -> Ended {
+    Ended {
+        nonce: None,
+        result: Err(error),
+    }
 }
 
 fn serve_by_threads(engine: Engine, stages: Stages, book: &Book) -> Result<()> {
@@ -134,10 +150,13 @@ fn serve_by_threads(engine: Engine, stages: Stages, book: &Book) -> Result<()> {
                 let book = Arc::clone(&book);
                 thread::spawn(move || {
                     let end = match engine {
-                        Engine::Inherited => in_a_child(shape, stream),
+                        Engine::Inherited => in_a_child(shape, stream).map(|nonce| Ended {
+                            nonce: Some(nonce),
+                            result: Ok(()),
+                        }),
                         _ => play_blocking(shape, stream),
                     };
-                    note(&book, shape, end);
+                    note(&book, shape, end.unwrap_or_else(failed));
                 });
             }
         }));
@@ -148,16 +167,12 @@ fn serve_by_threads(engine: Engine, stages: Stages, book: &Book) -> Result<()> {
     Ok(())
 }
 
-fn play_blocking(shape: &Shape, stream: TcpStream) -> Result<Nonce> {
+fn play_blocking(shape: &Shape, stream: TcpStream) -> Result<Ended> {
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(play(
-        shape,
-        Side::Server,
-        Wire::Blocking(RefCell::new(stream)),
-        nonce()?,
-    ))
+    let wire = Wire::Blocking(RefCell::new(stream));
+    Ok(runtime.block_on(play(shape, Side::Server, wire, nonce()?)))
 }
 
 /// Forks after accept(): the child has the socket as its standard input, as inetd does it, and
@@ -191,9 +206,11 @@ pub fn serve_inherited(name: &str) -> Result<()> {
     // The copy is the connection now; with the original open, closing would end nothing.
     let null = std::fs::File::open("/dev/null")?;
     nix::unistd::dup2_stdin(null)?;
-    match play_blocking(shape, stream) {
-        Ok(nonce) => println!("{}", hex(&nonce)),
-        Err(error) => println!("child: {error:#}"),
+    let end = play_blocking(shape, stream)?;
+    match (end.nonce, end.result) {
+        (Some(nonce), Ok(())) => println!("{}", hex(&nonce)),
+        (_, Err(error)) => println!("child: {error:#}"),
+        (None, Ok(())) => println!("child: no nonce"),
     }
     Ok(())
 }
@@ -201,7 +218,7 @@ pub fn serve_inherited(name: &str) -> Result<()> {
 fn answer_questions(listener: &TcpListener, book: &Book) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };
-        let seen = std::mem::take(&mut *book.lock().unwrap_or_else(PoisonError::into_inner));
+        let seen = std::mem::take(&mut book.lock().unwrap_or_else(PoisonError::into_inner).seen);
         // Whoever asked and went away gets no answer.
         let _ = serde_json::to_string(&seen).map(|text| stream.write_all(text.as_bytes()));
     }

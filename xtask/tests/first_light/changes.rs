@@ -2,13 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::io::Read as _;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 use xtask::lab::topology::{CLIENT, LOAD, NODES, Node};
 use xtask::lab::{Lab, documents};
 use xtask::shell::wait_for;
-use xtask::stage::{play, server};
+use xtask::stage::play;
+use xtask::steady::Steady;
 
 #[test]
 fn a_renewed_certificate_makes_a_new_link_and_drops_no_flow() {
@@ -65,40 +64,4 @@ fn links(lab: &Lab) -> Result<Vec<String>> {
         .filter_map(|link| link["link_id"].as_str())
         .map(str::to_owned)
         .collect())
-}
-
-/// One connection with a request every 100 ms.
-struct Steady(Child);
-
-impl Steady {
-    fn start(lab: &Lab) -> Result<Self> {
-        let program = lab.tools.load.display().to_string();
-        let mut command = lab.command(&CLIENT, &[&program, "steady", &server()])?;
-        let child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        std::thread::sleep(Duration::from_millis(500));
-        Ok(Self(child))
-    }
-
-    /// Of a connection that breaks: the client notices with its next request, and ends by itself.
-    fn broken(mut self) -> Result<Value> {
-        wait_for("the client to notice", Duration::from_secs(5), || {
-            Ok(self.0.try_wait()?.map(drop))
-        })?;
-        self.finish()
-    }
-
-    fn finish(mut self) -> Result<Value> {
-        drop(self.0.stdin.take());
-        let mut text = String::new();
-        self.0
-            .stdout
-            .take()
-            .context("the pipe")?
-            .read_to_string(&mut text)?;
-        self.0.wait()?;
-        serde_json::from_str(&text).with_context(|| format!("parse {text:?}"))
-    }
 }
