@@ -32,8 +32,6 @@ pub enum Act {
     CutAnswerFin,
     /// The same by RST.
     CutAnswerRst,
-    /// Changes the dialler's byte at this place.
-    Flip,
     /// Passes a carrier on, and when it has ended sends all its bytes once more.
     Repeat,
     /// Puts what a carrier said after its opening behind a later carrier's opening.
@@ -96,7 +94,6 @@ impl Shared {
         match self.path.act {
             Act::CutFin | Act::CutRst => self.cut(dialler, daemon).await,
             Act::CutAnswerFin | Act::CutAnswerRst => self.cut(daemon, dialler).await,
-            Act::Flip => self.flip(dialler, daemon).await,
             Act::Repeat => self.repeat(dialler, daemon).await,
             Act::Splice => self.splice(dialler, daemon).await,
         }
@@ -146,28 +143,6 @@ impl Shared {
         let ended = async { tokio::join!(end(&mut from), end(&mut to)) };
         let _ = timeout(PATIENCE, ended).await;
         Ok(())
-    }
-
-    async fn flip(&self, mut dialler: TcpStream, mut daemon: TcpStream) -> io::Result<()> {
-        let place = self.place();
-        let (mut dialler_reads, mut dialler_writes) = dialler.split();
-        let (mut daemon_reads, mut daemon_writes) = daemon.split();
-        let there = async {
-            let (mut position, mut chunk) = (0, vec![0; 64 * 1024]);
-            loop {
-                let count = dialler_reads.read(&mut chunk).await?;
-                if count == 0 {
-                    return daemon_writes.shutdown().await;
-                }
-                if (position..position + count).contains(&place) {
-                    chunk[place - position] ^= 1;
-                    self.tell(place);
-                }
-                position += count;
-                daemon_writes.write_all(&chunk[..count]).await?;
-            }
-        };
-        tokio::try_join!(there, pass_on(&mut daemon_reads, &mut dialler_writes)).map(drop)
     }
 
     async fn repeat(&self, dialler: TcpStream, daemon: TcpStream) -> io::Result<()> {

@@ -32,12 +32,14 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 10] = [
+const SCENARIOS: [&str; 12] = [
     "authority",
     "compatibility",
+    "deaths",
     "first_light",
     "generations",
     "guard",
+    "hostile",
     "races",
     "refusals",
     "shapes",

@@ -297,9 +297,8 @@ proptest! {
         pair.settle_down();
         let open = [pair.open_at(0), pair.open_at(1)];
         prop_assert!(open[0].len() == 1 && open[0] == open[1], "{:?}", pair);
-        for end in 0..2 {
-            prop_assert_eq!(pair.in_use(end), Some(open[end][0]), "{:?}", pair);
-        }
+        let in_use = [pair.in_use(0), pair.in_use(1)];
+        prop_assert_eq!(in_use, [open[0].first().copied(); 2], "{:?}", pair);
         prop_assert_eq!(pair.lost_to_a_duel, 0, "{:?}", pair);
     }
 }

@@ -10,8 +10,9 @@
 
 mod common;
 
-use common::foreign::{converse, hello, node};
+use common::foreign::{converse, node};
 use common::{Authority, Pair, sessions};
+use kedge_link::testing::foreign::hello;
 use kedge_link::wire::{Frame, Header, Record0, RejectTarget};
 use kedge_link::{
     Established, Flight, FlowKeys, Handle, LinkError, ProofKind, Role, Session, SessionEvent,

@@ -11,10 +11,11 @@
 
 mod common;
 
-use common::foreign::{Foreign, hello, node, refusal};
+use common::foreign::{node, refusal};
 use common::{Authority, DAY, dial, refusals, sessions, start, today};
 use kedge_identity::SvidError;
 use kedge_link::testing::exchange;
+use kedge_link::testing::foreign::{Foreign, hello};
 use kedge_link::wire::{Frame, Hello};
 use kedge_link::{
     Handle, LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated, ProofKind, Session,
@@ -218,6 +219,40 @@ fn frames_before_hello_and_unknown_critical_ones_end_the_link() {
     assert!(matches!(
         refusal(&a, &b, &too_long),
         LinkError::PeerMisbehaved(PeerMisbehaved::Wire(_))
+    ));
+}
+
+#[test]
+fn another_nodes_certificate_without_its_key_is_refused() {
+    let authority = Authority::new("lab.kedge");
+    let [a, c] = ["a", "c"].map(|name| node(&authority, &authority.node_id(name)));
+    let (certificate, _) = a.identity.expect("one of a");
+    let (_, key) = c.identity.expect("one of c");
+    let thief = Foreign::with(certificate, key);
+    let error = refusal(&thief, &authority.config("b"), b"");
+    assert!(matches!(
+        error,
+        LinkError::PeerUnauthenticated(PeerUnauthenticated::Signature)
+    ));
+}
+
+#[test]
+fn a_list_without_what_was_negotiated_ends_the_link() {
+    let authority = Authority::new("lab.kedge");
+    let a = node(&authority, &authority.node_id("a"));
+    let stripped = Hello {
+        groups: vec![0x001d],
+        ..hello()
+    };
+    let mut bytes = Vec::new();
+    Frame::Hello(stripped).encode(&mut bytes);
+    assert!(matches!(
+        refusal(&a, &authority.config("b"), &bytes),
+        LinkError::PeerMisbehaved(PeerMisbehaved::BelowCommonBest {
+            got: 0x11ec,
+            best: 0,
+            ..
+        })
     ));
 }
 

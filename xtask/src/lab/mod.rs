@@ -34,11 +34,14 @@ use crate::artifacts::Tools;
 use crate::shell;
 use anyhow::{Context, Result, ensure};
 use janitor::Janitor;
+use nix::sched::{CloneFlags, setns};
 use process::{Process, command_at};
 use state::State;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 use topology::{Node, PODS, Place};
 
 /// A lab that this process owns; dropping it takes it down.
@@ -143,6 +146,28 @@ impl Lab {
     /// When it cannot start.
     pub fn try_run(&self, place: impl Into<Place>, words: &[&str]) -> Result<Output> {
         shell::finish(&mut self.command(place, words)?)
+    }
+
+    /// Calls `act` on a thread of this process that is in the network namespace of a node or pod:
+    /// for connections that speak what no program does.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn within<T: Send>(
+        &self,
+        place: impl Into<Place>,
+        act: impl FnOnce() -> T + Send,
+    ) -> Result<T> {
+        let path = Path::new("/run/netns").join(place.into().netns(&self.run));
+        let netns = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        let entered = thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&netns, CloneFlags::CLONE_NEWNET).context("setns")?;
+                anyhow::Ok(act())
+            });
+            inside.join()
+        });
+        entered.unwrap_or_else(|panicked| resume_unwind(panicked))
     }
 
     /// Starts `words` in a node or pod, to stay.

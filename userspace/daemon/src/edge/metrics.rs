@@ -65,6 +65,14 @@ pub fn encode(observed: &Observed) -> Result<String, fmt::Error> {
         Unit::Seconds,
         ConstGauge::new(status.svid.expires_in_s),
     );
+    register_reasons(&mut registry, observed, &status);
+
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+fn register_reasons(registry: &mut Registry, observed: &Observed, status: &kedge_api::Status) {
     registry.register(
         "refused",
         "Connections refused, by reason",
@@ -73,22 +81,18 @@ pub fn encode(observed: &Observed) -> Result<String, fmt::Error> {
     registry.register(
         "link_failures",
         "Links that failed, before they stood or after, by reason",
-        by_reason(&status, "links.failed."),
+        by_reason(status, "links.failed."),
     );
     registry.register(
         "strangers",
         "Connections to the peer port that came to nothing, by reason",
-        by_reason(&status, "strangers."),
+        by_reason(status, "strangers."),
     );
     registry.register(
         "capture",
         "What the BPF programs have counted",
-        captured(&status),
+        captured(status),
     );
-
-    let mut out = String::new();
-    text::encode(&mut out, &registry)?;
-    Ok(out)
 }
 
 type Counts = Family<Labels, prometheus_client::metrics::counter::Counter>;

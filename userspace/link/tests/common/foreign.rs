@@ -1,6 +1,7 @@
 //! Conversations of a foreign client with a kedged's session.
 
 use super::{Authority, DAY, start, today};
+use kedge_link::testing::foreign::Foreign;
 use kedge_link::{LinkConfig, LinkError, Session};
 use kedge_model::SpiffeId;
 use rustls::ClientConnection;
@@ -8,8 +9,6 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
 use std::time::Instant;
-
-pub use kedge_link::testing::foreign::{Foreign, hello};
 
 /// Like a kedged with this identity.
 pub fn node(authority: &Authority, id: &SpiffeId) -> Foreign {

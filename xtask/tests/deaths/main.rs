@@ -1,0 +1,182 @@
+//! A daemon may die at any step of a flow: no byte is delivered twice, none is lost without a
+//! word, no end that nobody meant looks like one, nothing hangs; and with the daemon back, so are
+//! the connections. Both daemons log every seal: no record number is used twice under one key.
+//!
+//! ```text
+//!                              killed at each of its steps        or here, at each of its steps
+//!                                       ▼                                  ▼
+//!  client: shapes ──────────────► kedged a ══════ wire, captured ══════ kedged b ──► load: shapes
+//! ```
+
+use anyhow::{Context, Result, ensure};
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use xtask::artifacts;
+use xtask::lab::Lab;
+use xtask::lab::topology::{NODES, Node};
+use xtask::shapes;
+use xtask::stage::{play, times};
+use xtask::wire::{Capture, Finding, Problem};
+
+/// A step of a flow, as kedged's `fault.rs` names it, and the first passage at which to die; each
+/// further death is `stride` passages later.
+struct Step {
+    what: &'static str,
+    point: &'static str,
+    first: usize,
+    stride: usize,
+    shapes: &'static [&'static str],
+}
+
+const ACCEPTOR: [Step; 9] = [
+    step("header read", "header-read", 1, 2),
+    step("number taken", "number-taken", 1, 2),
+    step("policy checked", "policy-checked", 1, 2),
+    step("workload connected", "workload-connected", 1, 2),
+    step("answer written", "records-written", 1, 1),
+    step("first byte delivered", "bytes-delivered", 1, 1),
+    middle("middle, towards the workload", "bytes-delivered"),
+    middle("middle, from the workload", "records-written"),
+    step("close", "close-written", 1, 2),
+];
+
+const OPENER: [Step; 7] = [
+    step("record 0 sealed", "record-0-sealed", 1, 2),
+    step("first flight written", "records-written", 1, 1),
+    step("answer read", "answer-read", 1, 2),
+    step("first byte delivered", "bytes-delivered", 1, 1),
+    middle("middle, towards the workload", "bytes-delivered"),
+    middle("middle, from the workload", "records-written"),
+    step("close", "close-written", 1, 2),
+];
+
+const fn step(what: &'static str, point: &'static str, first: usize, stride: usize) -> Step {
+    Step {
+        what,
+        point,
+        first,
+        stride,
+        shapes: &SHAPES,
+    }
+}
+
+/// With enough bytes both ways to have a middle.
+const fn middle(what: &'static str, point: &'static str) -> Step {
+    Step {
+        shapes: &["both-and-agreed"],
+        ..step(what, point, 40, 23)
+    }
+}
+
+/// In all of them, whoever has seen the whole stream knows that the other one has, too.
+const SHAPES: [&str; 3] = ["client-first", "both-and-agreed", "client-half-closes"];
+const STREAMS: usize = 24;
+/// A fault that no point has: this build only logs.
+const NONE: &str = "none";
+
+#[test]
+fn the_acceptors_daemon_may_die_at_any_step() {
+    play(|lab| every_step(lab, Node::B, &ACCEPTOR));
+}
+
+#[test]
+fn the_openers_daemon_may_die_at_any_step() {
+    play(|lab| every_step(lab, Node::A, &OPENER));
+}
+
+fn every_step(lab: &mut Lab, victim: Node, steps: &[Step]) -> Result<()> {
+    let faulty = artifacts::build_faulty_kedged()?;
+    shapes::serve(lab)?;
+    lab.stop_daemons()?;
+    for node in NODES {
+        let _ = fs::remove_file(lab.seal_log(node));
+    }
+    let capture = Capture::start(lab, &format!("deaths-{}", victim.name()))?;
+    let died = die_at_each(lab, &faulty, victim, steps);
+    let report = capture.finish(lab);
+    lab.stop_daemons()?;
+    died?;
+    let report = report?;
+    // Whoever is killed ends its carriers wherever it is.
+    let cut = |finding: &&Finding| matches!(finding.problem, Problem::EndsInside(_));
+    let odd: Vec<_> = report
+        .findings
+        .iter()
+        .filter(|finding| !cut(finding))
+        .collect();
+    ensure!(odd.is_empty(), "the wire oracle objects: {odd:?}");
+    let seals = seals_without_repetition(lab)?;
+    ensure!(
+        report.flows > 0 && seals as u64 >= report.flows,
+        "{seals} seals were logged; {report}"
+    );
+    Ok(())
+}
+
+fn die_at_each(lab: &mut Lab, faulty: &Path, victim: Node, steps: &[Step]) -> Result<()> {
+    lab.start_faulty_daemon(victim.other(), faulty, NONE)?;
+    lab.daemon_answers(victim.other())?;
+    let deaths = times(2, 200);
+    for step in steps {
+        for death in 0..deaths {
+            let shape = step.shapes[death % step.shapes.len()];
+            // The later passages of a long series would come after the end of the streams.
+            let passage = step.first + step.stride * (death % 10);
+            one_death(lab, faulty, victim, step, passage, shape)
+                .with_context(|| format!("{}, passage {passage}, {shape}", step.what))?;
+        }
+    }
+    lab.start_faulty_daemon(victim, faulty, NONE)?;
+    lab.daemon_answers(victim)?;
+    all_is_well(lab)
+}
+
+fn one_death(
+    lab: &mut Lab,
+    faulty: &Path,
+    victim: Node,
+    step: &Step,
+    passage: usize,
+    shape: &str,
+) -> Result<()> {
+    let fault = format!("{}:{passage}", step.point);
+    let daemon = lab.start_faulty_daemon(victim, faulty, &fault)?;
+    lab.daemon_answers(victim)?;
+    let played = shapes::play(lab, shape, STREAMS)?;
+    daemon
+        .ended_within(Duration::from_secs(1))
+        .with_context(|| format!("it never came there: {played:?}"))?;
+    ensure!(played.cut > 0, "nobody noticed: {played:?}");
+    shapes::agrees(lab, shape, &played)
+}
+
+/// With the daemon back, connections are whole again.
+fn all_is_well(lab: &Lab) -> Result<()> {
+    for shape in SHAPES {
+        let played = shapes::play(lab, shape, STREAMS)?;
+        ensure!(played.cut == 0, "afterwards: {played:?}");
+        shapes::agrees(lab, shape, &played)?;
+    }
+    Ok(())
+}
+
+/// How many seals both daemons logged; each pair of key and number once.
+fn seals_without_repetition(lab: &Lab) -> Result<usize> {
+    let mut seen = HashSet::new();
+    for node in NODES {
+        let path = lab.seal_log(node);
+        let log = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let (lines, rest) = log.as_chunks::<24>();
+        ensure!(
+            !lines.is_empty() && rest.is_empty(),
+            "node {}'s log of seals",
+            node.name()
+        );
+        for line in lines {
+            ensure!(seen.insert(*line), "sealed twice: {line:02x?}");
+        }
+    }
+    Ok(seen.len())
+}
