@@ -208,6 +208,15 @@ impl Capture {
         self.events.take()
     }
 
+    /// Readers of what the programs of earlier generations have told, and still tell until
+    /// [`Capture::attach`]. Only where no other daemon lives, which would read the same.
+    #[must_use]
+    pub fn left_behind(&self) -> Vec<EventReader> {
+        let earlier = self.pins.others().unwrap_or_default();
+        let rings = earlier.iter().filter_map(Pins::ring_of_this_layout);
+        rings.map(EventReader::new).collect()
+    }
+
     /// # Errors
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<Counters, CaptureError> {

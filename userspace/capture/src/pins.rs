@@ -13,7 +13,8 @@
 use crate::bpf;
 use crate::error::CaptureError;
 use crate::table::{Plain, Table};
-use kedge_abi::{STATE_VERSION, map, program};
+use aya::maps::{Map, MapData, RingBuf};
+use kedge_abi::{ABI_VERSION, Root, STATE_VERSION, map, program};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use std::fs;
@@ -61,6 +62,23 @@ impl Pins {
             generation,
         });
         Ok(pins.collect())
+    }
+
+    /// The other generations that are there.
+    pub(crate) fn others(&self) -> io::Result<Vec<Self>> {
+        let mut all = Self::existing(&self.bpffs)?;
+        all.retain(|pins| pins.generation != self.generation);
+        Ok(all)
+    }
+
+    /// What the programs of this generation tell, if their words are ours.
+    pub(crate) fn ring_of_this_layout(&self) -> Option<RingBuf<MapData>> {
+        let root: Table<u32, Root> = self.table(map::ROOT).ok()?;
+        if root.look_up(&0).ok()??.abi_version != ABI_VERSION {
+            return None;
+        }
+        let ring = MapData::from_pin(self.map(map::EVENTS)).ok()?;
+        RingBuf::try_from(Map::RingBuf(ring)).ok()
     }
 
     fn links(&self) -> PathBuf {

@@ -95,7 +95,12 @@ async fn serve(start: Start) -> Result<()> {
     let (config, mut capture) = (start.config, start.capture);
     let (events, log) = begin_events(&config);
     let kernel_records = kernel_records(&config, &events);
-    let (told, refusals) = (capture.events(), Refusals::new(capture.refusals()));
+    let refusals = Refusals::new(capture.refusals());
+    let mut told = Vec::from_iter(capture.events());
+    if start.predecessor.is_none() {
+        // While no daemon ran, nobody read what the programs had to tell.
+        told.extend(capture.left_behind());
+    }
     let attached = format!("generation {} attached", capture.generation());
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));
@@ -320,7 +325,7 @@ fn begin_events(config: &Config) -> (Events, EventLog) {
 /// Makes of what the programs tell from now on what an operator should know.
 fn follow_programs(
     config: &Arc<Config>,
-    told: Option<EventReader>,
+    told: Vec<EventReader>,
     (world, events, refusals): (&SharedWorld, &Events, &Refusals),
 ) -> Result<Uncapturable> {
     let kernel = KernelEvents {
@@ -332,8 +337,8 @@ fn follow_programs(
         since_ns: kedge_capture::now_ns()?,
     };
     let uncapturable = kernel.uncapturable.clone();
-    if let Some(reader) = told {
-        tokio::spawn(control::report_events(reader, kernel));
+    for reader in told {
+        tokio::spawn(control::report_events(reader, kernel.clone()));
     }
     Ok(uncapturable)
 }

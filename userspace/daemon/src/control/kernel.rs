@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::unix::AsyncFd;
 
 /// What is made of the programs' events.
+#[derive(Clone)]
 pub struct KernelEvents {
     pub config: Arc<Config>,
     pub world: SharedWorld,
