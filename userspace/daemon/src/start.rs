@@ -96,11 +96,7 @@ async fn serve(start: Start) -> Result<()> {
     let (events, log) = begin_events(&config);
     let kernel_records = kernel_records(&config, &events);
     let refusals = Refusals::new(capture.refusals());
-    let mut told = Vec::from_iter(capture.events());
-    if start.predecessor.is_none() {
-        // While no daemon ran, nobody read what the programs had to tell.
-        told.extend(capture.left_behind());
-    }
+    let told = readers(&mut capture, start.predecessor.is_some());
     let attached = format!("generation {} attached", capture.generation());
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));
@@ -320,6 +316,15 @@ fn begin_events(config: &Config) -> (Events, EventLog) {
     let log = EventLog::default();
     tokio::spawn(log.clone().collect(reported));
     (events, log)
+}
+
+/// Of what the programs tell; without a predecessor also of what nobody read while no daemon ran.
+fn readers(capture: &mut Capture, follows_another: bool) -> Vec<EventReader> {
+    let mut readers = Vec::from_iter(capture.events());
+    if !follows_another {
+        readers.extend(capture.left_behind());
+    }
+    readers
 }
 
 /// Makes of what the programs tell from now on what an operator should know.
