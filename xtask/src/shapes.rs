@@ -6,7 +6,7 @@ use crate::lab::process::{Family, Process};
 use crate::lab::topology::{CLIENT, LOAD};
 use crate::shell::wait_for;
 use crate::stage::load;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -60,13 +60,19 @@ pub fn play(lab: &Lab, shape: &str, count: usize) -> Result<Played> {
 /// When it has not, or was lied to.
 pub fn agrees(lab: &Lab, shape: &str, played: &Played) -> Result<()> {
     let mut good = 0;
-    wait_for("the server's view", Duration::from_secs(20), || {
-        let seen: Value = load(lab, &LOAD, &["shapes-report", &format!("127.0.0.1:{PORT}")])?;
+    let verdict = wait_for("the server's view", Duration::from_secs(20), || {
+        let seen = seen(lab)?;
         let of = |key: &str| seen[shape][key].as_u64().unwrap_or(0);
-        ensure!(of("bad") == 0, "{shape}, the server: {seen}");
-        ensure!(of("repeated") == 0, "{shape}, delivered twice: {seen}");
         good += of("good");
-        Ok((good >= played.good).then_some(()))
-    })
-    .with_context(|| format!("the client: {played:?}"))
+        // The server tells each thing once: a lie is the end of waiting.
+        if of("bad") + of("repeated") > 0 {
+            return Ok(Some(Err(anyhow!("{shape}, the server: {seen}"))));
+        }
+        Ok((good >= played.good).then_some(Ok(())))
+    });
+    verdict.with_context(|| format!("{shape}: {good} at the server; the client: {played:?}"))?
+}
+
+fn seen(lab: &Lab) -> Result<Value> {
+    load(lab, &LOAD, &["shapes-report", &format!("127.0.0.1:{PORT}")])
 }

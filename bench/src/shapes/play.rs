@@ -51,11 +51,25 @@ pub async fn play(shape: &Shape, side: Side, wire: Wire, ours: Nonce) -> Ended {
 /// Whether a stream that failed was cut: the application was told so by an error of its
 /// connection. Anything else is a lie: other bytes, a clean end too early, no end at all.
 pub fn is_cut(error: &anyhow::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
-    let told = [BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected];
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionRefused, ConnectionReset, HostUnreachable, NotConnected,
+    };
+    let told = [
+        BrokenPipe,
+        ConnectionRefused,
+        ConnectionReset,
+        HostUnreachable,
+        NotConnected,
+    ];
     let mut errors = error.chain().filter_map(|cause| cause.downcast_ref());
     errors.any(|error: &io::Error| told.contains(&error.kind()))
 }
+
+/// The other side said nothing and ended in order. Daemons open such connections, too, to see
+/// whether a place that has refused is back.
+#[derive(Debug, thiserror::Error)]
+#[error("a clean end before the first byte")]
+pub struct Silent;
 
 fn steps(shape: &Shape, side: Side) -> &'static [Step] {
     match side {
@@ -226,6 +240,7 @@ async fn read_opening(wire: &Wire) -> Result<Nonce> {
     let mut got = 0;
     while got < OPENING {
         match wire.receive(&mut nonce[got..]).await? {
+            0 if got == 0 => return Err(Silent.into()),
             0 => bail!("a clean end after {got} bytes"),
             count => got += count,
         }

@@ -1,7 +1,7 @@
 //! Every shape at a port of its own, as a server of one engine, and what it has seen.
 
 use super::engine::{Engine, LIMIT, Wire, listen};
-use super::play::{Ended, Side, is_cut, play};
+use super::play::{Ended, Side, Silent, is_cut, play};
 use super::script::Shape;
 use crate::protocol::{NONCE_LEN, Nonce, hex};
 use anyhow::{Context, Result, bail, ensure};
@@ -27,6 +27,8 @@ struct Seen {
     good: usize,
     /// Ended by an error of the connection, with right bytes before it.
     cut: usize,
+    /// Ended in order without a byte.
+    silent: usize,
     bad: usize,
     first_bad: Option<String>,
     /// Streams whose nonce had been seen before: a connection delivered twice.
@@ -50,6 +52,7 @@ fn note(book: &Book, shape: &'static Shape, end: Ended) {
         _ if !is_new => seen.repeated += 1,
         Ok(()) => seen.good += 1,
         Err(error) if is_cut(&error) => seen.cut += 1,
+        Err(error) if error.is::<Silent>() => seen.silent += 1,
         Err(error) => {
             seen.bad += 1;
             seen.first_bad.get_or_insert_with(|| format!("{error:#}"));

@@ -21,7 +21,9 @@ use crate::world::SharedWorld;
 use anyhow::{Context, Result};
 use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
+use kedge_directory::Directory;
 use kedge_identity::{NodeSvid, Trust};
+use kedge_policy::Policy;
 use kedge_sys::{canary, process};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,10 +117,7 @@ async fn serve(start: Start) -> Result<()> {
         (&svid, &trust),
     );
     // Everything that can fail comes before the first program is in its place.
-    control.apply(directory, policy)?;
-    fault::point("start-filled");
-    control::add_capture_routes(&config.capture).await?;
-    fault::point("start-routed");
+    fill_kernel(&mut control, &config, (directory, policy)).await?;
     let doors = Doors::bind(&config.run_dir)?;
     take_hooks(&capture, config.workers)?;
     stand_alone(start.predecessor.as_ref()).await?;
@@ -132,6 +131,7 @@ async fn serve(start: Start) -> Result<()> {
         registries: (0..config.workers).map(|_| Arc::default()).collect(),
         capture,
         events: events.clone(),
+        refusals: refusals.clone(),
         ages: Arc::clone(&control.ages),
         uncapturable: uncapturable.clone(),
         started: start.started,
@@ -161,6 +161,19 @@ async fn serve(start: Start) -> Result<()> {
         locks: start.locks,
     };
     opening.open(control).await
+}
+
+/// What the programs will ask for, and the routes to us.
+async fn fill_kernel(
+    control: &mut Control,
+    config: &Config,
+    (directory, policy): (Directory, Policy),
+) -> Result<()> {
+    control.apply(directory, policy)?;
+    fault::point("start-filled");
+    control::add_capture_routes(&config.capture).await?;
+    fault::point("start-routed");
+    Ok(())
 }
 
 /// Everything is in its place, and nothing is accepted yet.

@@ -176,10 +176,12 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?;
-    if state == "Z" || state == "X" {
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    // The first thread of a dying process may be a zombie while others still have its sockets.
+    if (state == "Z" && threads <= 1) || state == "X" {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    fields.nth(1)?.parse().ok()
 }
 
 fn is_listened_on(pid: i32, family: Family, port: u16) -> bool {
@@ -208,7 +210,10 @@ mod tests {
         let fields: Vec<_> = (4..=40).map(|n| n.to_string()).collect();
         let stat = format!("7 (a) b) S {}", fields.join(" "));
         assert_eq!(parse_start_time(&stat), Some(22));
-        assert_eq!(parse_start_time(&stat.replace(") S", ") Z")), None);
+        let dying = stat.replace(") S", ") Z");
+        assert_eq!(parse_start_time(&dying), Some(22), "it has 20 threads");
+        let dead = dying.replace(" 19 20 21 ", " 19 1 21 ");
+        assert_eq!(parse_start_time(&dead), None);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! A directory that lags or lies costs connections, never an identity: each end asks its own.
 
 use crate::counted::refused_as;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use xtask::lab::documents;
-use xtask::lab::topology::{Node, PODS};
+use xtask::lab::topology::{CLIENT, Node, PODS};
 use xtask::lab::{Lab, documents::replace};
-use xtask::stage::{client_reaches, next_version, play, put_into_directory, takes_effect};
+use xtask::stage::{
+    becomes_reachable, client_reaches, next_version, play, put_into_directory, takes_effect,
+};
 use xtask::steady::Steady;
 
 /// Gives node a the directory as it should be, but for what `lie` changes.
@@ -26,7 +28,7 @@ fn lie_is_refused(
     (liar, lie): (Node, fn(&str) -> String),
     (node, refusal): (Node, (&str, &str)),
 ) -> Result<()> {
-    ensure!(client_reaches(lab)?, "with the truth it works");
+    becomes_reachable(lab, &CLIENT).context("with the truth")?;
     told_to(lab, liar, lie)?;
     refused_as(lab, node, refusal, || {
         ensure!(!client_reaches(lab)?, "reached by a lie");
@@ -36,8 +38,7 @@ fn lie_is_refused(
     [Node::A, Node::B]
         .into_iter()
         .try_for_each(|node| takes_effect(lab, node, version))?;
-    ensure!(client_reaches(lab)?, "with the truth again it works");
-    Ok(())
+    becomes_reachable(lab, &CLIENT).context("with the truth again")
 }
 
 #[test]

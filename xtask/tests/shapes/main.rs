@@ -186,8 +186,8 @@ fn agrees(lab: &Lab, pod: &'static Pod, engine: &str, played: &[(&str, usize)]) 
             let seen: Value = load(lab, pod, &["shapes-report", &base])?;
             for ((shape, streams), good) in played.iter().zip(&mut good) {
                 let seen = &seen[shape];
-                let failed = ["bad", "cut"].map(|key| seen[key].as_u64().unwrap_or(0));
-                ensure!(failed == [0, 0], "{shape}: {seen}");
+                let failed = ["bad", "cut", "silent"].map(|key| seen[key].as_u64().unwrap_or(0));
+                ensure!(failed == [0; 3], "{shape}: {seen}");
                 ensure!(
                     seen["repeated"].as_u64().unwrap_or(0) == 0,
                     "{shape}: delivered twice: {seen}"

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::control::Ages;
+use crate::dataplane::refusals::Refusals;
 use crate::dataplane::registry::{Carriage, FlowInfo, Phase, Registry};
 use crate::edge::capabilities::unenforceable;
 use crate::events::Events;
@@ -32,6 +33,7 @@ pub struct Observed {
     pub registries: Vec<Arc<Registry>>,
     pub capture: Arc<Mutex<Capture>>,
     pub events: Events,
+    pub refusals: Refusals,
     pub ages: Arc<Ages>,
     pub uncapturable: Uncapturable,
     pub started: Instant,
@@ -142,6 +144,8 @@ impl Observed {
         counters.insert("flows.opened".to_owned(), opened);
         let handshakes = self.links.handshakes_total.load(Relaxed);
         counters.insert("links.handshakes".to_owned(), handshakes);
+        let standing = self.refusals.count() as u64;
+        counters.insert("refusals.standing".to_owned(), standing);
         counters
     }
 
