@@ -4,6 +4,7 @@
 //! `KEDGE_FULL=1`, set by `cargo xtask test --full`, asks for the heavy counts.
 
 use crate::artifacts::Tools;
+use crate::lab::process::tail;
 use crate::lab::topology::{CLIENT, LOAD, LOAD_PORT, NODES, Node, PODS, Place, Pod};
 use crate::lab::{Lab, documents, needs_root};
 use crate::shell::wait_for;
@@ -37,7 +38,16 @@ pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
     // A scenario that failed before this one says nothing about this one.
     let mut lab = stage.lock().unwrap_or_else(PoisonError::into_inner);
     let played = at_the_beginning(&mut lab).and_then(|()| scenario(&mut lab));
-    played.unwrap_or_else(|error| panic!("{error:#}"));
+    played.unwrap_or_else(|error| panic!("{error:#}\n{}", last_words(&lab)));
+}
+
+/// What both daemons said last: a scenario that failed is often explained there.
+fn last_words(lab: &Lab) -> String {
+    let of = |node: Node| {
+        let name = format!("kedged-{}", node.name());
+        format!("{name} said last:\n{}\n", tail(&lab.run, &name))
+    };
+    NODES.map(of).concat()
 }
 
 fn possible() -> Result<()> {

@@ -7,6 +7,7 @@ use crate::dataplane::worker::Worker;
 use kedge_api::Probe;
 use kedge_capture::Claim;
 use kedge_model::SourceAddr;
+use kedge_sys::socket::end_on_close;
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -28,4 +29,5 @@ pub async fn answer(worker: &Worker, mut near: TcpStream, claim: &Claim, from: S
     line.push(b'\n');
     // A new connection has room for a line; one that is gone needs none.
     let _ = near.write_all(&line).await;
+    let _ = end_on_close(&near);
 }
