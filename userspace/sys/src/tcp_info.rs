@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 /// The part of `struct tcp_info` that is of use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpInfo {
+    /// Questions for room, one after the other, that nobody has answered.
+    pub probes: u8,
     /// Packets sent that nobody has acknowledged.
     pub unacked: u32,
     /// Bytes that were written and not sent.
@@ -16,6 +18,7 @@ pub struct TcpInfo {
 }
 
 /// Offsets in `struct tcp_info` (include/uapi/linux/tcp.h), which only ever grows at its end.
+const PROBES: usize = 3;
 const UNACKED: usize = 24;
 const NOTSENT_BYTES: usize = 144;
 const BYTES_SENT: usize = 200;
@@ -48,6 +51,7 @@ impl TcpInfo {
         let long = |at: usize| u64::from_ne_bytes(*info[at..].first_chunk().expect("inside"));
         let word = |at: usize| u32::from_ne_bytes(*info[at..].first_chunk().expect("inside"));
         Ok(Self {
+            probes: info[PROBES],
             unacked: word(UNACKED),
             notsent_bytes: word(NOTSENT_BYTES),
             bytes_sent: long(BYTES_SENT),
@@ -62,10 +66,11 @@ impl TcpInfo {
     }
 
     /// Whether the other side has taken all that was sent and has no room for what waits: it lives,
-    /// and takes its time.
+    /// and takes its time. One that died meanwhile leaves the second question without an answer;
+    /// the first may still be on its way.
     #[must_use]
     pub fn is_held_by_reader(&self) -> bool {
-        self.unacked == 0 && self.notsent_bytes > 0
+        self.unacked == 0 && self.notsent_bytes > 0 && self.probes < 2
     }
 }
 
