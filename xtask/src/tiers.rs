@@ -32,10 +32,11 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 13] = [
     "authority",
     "compatibility",
     "deaths",
+    "faults",
     "first_light",
     "generations",
     "guard",

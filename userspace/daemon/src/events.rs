@@ -210,17 +210,16 @@ impl Events {
         let cause = format!("{}: {why}", link.id);
         self.report(Event {
             peer: Some(link.peer_id.clone()),
+            remedy: error.map(|error| error.remedy().to_owned()),
             ..event(EventKind::LinkDown, cause)
         });
     }
 
     pub fn link_failed(&self, node: &NodeName, error: &ControlError) {
         self.0.links.note(error.label(), Instant::now());
-        let remedy = "see that kedged runs there and that no firewall drops its peer port; \
-                      `kedge link list` shows whether it lasts";
         self.report(Event {
             peer: Some(self.node_id(node)),
-            remedy: Some(remedy.to_owned()),
+            remedy: Some(error.remedy().to_owned()),
             ..event(EventKind::LinkFailed, chain(error))
         });
     }
@@ -232,6 +231,7 @@ impl Events {
         let cause = chain(error) + &and_more(untold);
         self.report(Event {
             client: Some(from),
+            remedy: Some(error.remedy().to_owned()),
             ..event(EventKind::LinkFailed, cause)
         });
     }

@@ -66,6 +66,11 @@ pub fn verify_peer(
     let leaf = parse(end_entity)?;
     verify_chain(end_entity, intermediates, trust.anchors(), now)?;
     trust.check_leaf(end_entity)?;
+    // The last second of RFC 5280 is inclusive; a link that must end in it is not made in it.
+    let not_after = not_after(&leaf);
+    if now >= not_after {
+        return Err(SvidError::Expired { not_after, now });
+    }
     check_usage(&leaf)?;
     let id = sole_uri(&leaf)?;
     if id.trust_domain() != *trust_domain {
@@ -83,7 +88,7 @@ pub fn verify_peer(
         chain: chain.map(|der| der.clone().into_owned()).collect(),
         id,
         name,
-        not_after: not_after(&leaf),
+        not_after,
     })
 }
 

@@ -441,6 +441,40 @@ allow = [
         assert_eq!(again(&client_gone, POLICY), Err(Refusal::SourceMismatch));
     }
 
+    /// Everything is read anew each time, with other seeds in every hash table.
+    #[test]
+    fn the_same_inputs_read_anew_give_the_same_verdict() {
+        let recorded = |cgroup_id, client: &str, asked: &str, pick| {
+            let claim = Claim {
+                original_dst: OriginalDst::new(asked.parse().expect("literal")),
+                cgroup_id,
+                lineage: Default::default(),
+                socket_cookie: 1,
+                netns_cookie: 1,
+                patience: Default::default(),
+            };
+            let client = SourceAddr::new(client.parse().expect("literal"));
+            let verdict = classify_captured(&world("a"), &claim, client, pick);
+            verdict.map(|route| (route.node, route.parties.endpoint, route.parties.uid))
+        };
+        let clients = ["10.1.0.1:5000", "10.1.0.2:5000", "10.2.0.1:5000"];
+        let asked = [
+            "10.9.0.1:80",
+            "10.9.0.2:80",
+            "10.2.0.1:81",
+            "10.3.0.1:80",
+            "10.8.0.1:80",
+        ];
+        for (cgroup, pick) in (CGROUP..CGROUP + 3).flat_map(|c| (0..3).map(move |p| (c, p))) {
+            for (client, asked) in clients.iter().flat_map(|c| asked.map(|a| (*c, a))) {
+                let first = recorded(cgroup, client, asked, pick);
+                for _ in 0..8 {
+                    assert_eq!(recorded(cgroup, client, asked, pick), first, "{asked}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_acceptor_applies_policy_itself() {
         assert_eq!(to("10.2.0.1:22").map(drop), Err(Refusal::Denied));

@@ -9,7 +9,7 @@ use crate::links::table::{Demand, Links};
 use crate::world::SharedWorld;
 use kedge_identity::SvidError;
 use kedge_link::wire::RejectTarget;
-use kedge_link::{Established, Handle, LinkError, Session, SessionEvent};
+use kedge_link::{Established, Handle, LinkError, PeerUnauthenticated, Session, SessionEvent};
 use kedge_model::{IdKind, NodeName, Refusal, SpiffeId};
 use kedge_sys::socket::reset_on_close;
 use rustls_pki_types::UnixTime;
@@ -28,6 +28,8 @@ pub enum ControlError {
     Link(#[from] LinkError),
     #[error("control connection")]
     Socket(#[from] io::Error),
+    #[error("dial {to}: {source}")]
+    Dial { to: SocketAddr, source: io::Error },
     #[error(
         "node {0} is not in our directory, or is there without kedge: add it, or wait for the directory to catch up"
     )]
@@ -36,7 +38,7 @@ pub enum ControlError {
     Expired,
     #[error("our own certificate has expired: issue a new one: `kedge ca issue`")]
     OursExpired,
-    #[error("the peer is no longer believed: {0}; {remedy}", remedy = .0.remedy())]
+    #[error("the peer is no longer believed: {0}")]
     Distrusted(#[source] SvidError),
     #[error(
         "handshake: given up for newer ones, since {HANDSHAKES_INBOUND} were under way: look at who sends them"
@@ -49,12 +51,30 @@ impl ControlError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Link(error) => error.label(),
-            Self::Socket(_) => "unreachable",
+            Self::Socket(_) | Self::Dial { .. } => "unreachable",
             Self::UnknownNode(_) => "unknown-node",
             Self::Expired => "certificate-expired",
             Self::OursExpired => "our-certificate-expired",
             Self::Distrusted(error) => error.label(),
             Self::Crowded => "crowded",
+        }
+    }
+
+    /// What an operator can do. Most errors of a handshake say it themselves.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Dial { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+                "start kedged on that node, or correct its `peer_port` in the directory"
+            }
+            Self::Dial { .. } | Self::Socket(_) | Self::Link(LinkError::TimedOut) => {
+                "see that the node is up, that kedged runs there, and that no firewall drops its \
+                 peer port; `kedge link list` shows whether it lasts"
+            }
+            Self::Link(LinkError::PeerUnauthenticated(PeerUnauthenticated::Svid(error))) => {
+                error.remedy()
+            }
+            Self::Distrusted(error) => error.remedy(),
+            _ => "the cause names what to do; `kedge link list` shows whether it lasts",
         }
     }
 }

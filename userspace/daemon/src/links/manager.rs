@@ -293,14 +293,15 @@ async fn connect(world: &SharedWorld, node: &NodeName) -> Result<TcpStream, Cont
         Some(known) if known.kedge => known.peer_addresses().collect(),
         _ => return Err(ControlError::UnknownNode(node.clone())),
     };
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut last = ControlError::UnknownNode(node.clone());
     for address in addresses {
-        match dial(address.socket_addr()).await {
+        let to = address.socket_addr();
+        match dial(to).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+            Err(source) => last = ControlError::Dial { to, source },
         }
     }
-    Err(last.into())
+    Err(last)
 }
 
 /// Connects with a bound.
