@@ -138,6 +138,9 @@ enum VmVerb {
     Test {
         /// As vm-tests/kernels.toml names them; all of them without one.
         kernels: Vec<String>,
+        /// Only runs with one of these words in their name: `--only shapes,records`.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// A shell, with kedge in it.
     Shell { kernel: String },
@@ -184,7 +187,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Vm { verb } => {
             let tools = ready()?;
             match verb {
-                VmVerb::Test { kernels } => vm::test(&kernels, &tools),
+                VmVerb::Test { kernels, only } => vm::test(&kernels, &only, &tools),
                 VmVerb::Shell { kernel } => vm::shell(&kernel, &tools),
             }
         }

@@ -67,7 +67,8 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Polls until `ready` gives a value.
+/// Polls until `ready` gives a value. `limit` is for machines of our own speed: `KEDGE_PATIENCE`,
+/// set in virtual ones, says how many times as long it may take.
 ///
 /// # Errors
 /// When the deadline passes first, with the last thing that `ready` said.
@@ -76,7 +77,7 @@ pub fn wait_for<T>(
     limit: Duration,
     mut ready: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let started = Instant::now();
+    let (started, limit) = (Instant::now(), limit * patience());
     loop {
         let answer = ready();
         if let Ok(Some(value)) = answer {
@@ -91,6 +92,14 @@ pub fn wait_for<T>(
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+fn patience() -> u32 {
+    let patience = std::env::var("KEDGE_PATIENCE");
+    patience
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
 }
 
 fn shown(command: &Command) -> String {

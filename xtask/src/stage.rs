@@ -1,7 +1,8 @@
 //! The lab that the scenarios of one test binary share, and what they do with it all the time.
 //!
 //! `KEDGE_LAB` names the lab (default `test`), so that two checkouts can test at once.
-//! `KEDGE_FULL=1`, set by `cargo xtask test --full`, asks for the heavy counts.
+//! `KEDGE_FULL=1`, set by `cargo xtask test --full`, asks for the heavy counts;
+//! `KEDGE_TIMES_PERCENT`, set in virtual machines, for less than the light ones.
 
 use crate::artifacts::Tools;
 use crate::lab::process::tail;
@@ -78,11 +79,20 @@ fn xtask() -> Result<PathBuf> {
 }
 
 /// How often to do something: `light` in every run, `full` when somebody asked for it.
+///
+/// # Panics
+/// When the variable for less is no number.
 #[must_use]
 pub fn times(light: usize, full: usize) -> usize {
-    match std::env::var("KEDGE_FULL") {
-        Ok(value) if value == "1" => full,
-        _ => light,
+    if std::env::var("KEDGE_FULL").is_ok_and(|value| value == "1") {
+        return full;
+    }
+    match std::env::var("KEDGE_TIMES_PERCENT") {
+        Ok(percent) => {
+            let percent: usize = percent.parse().expect("KEDGE_TIMES_PERCENT is a number");
+            (light * percent).div_ceil(100)
+        }
+        Err(_) => light,
     }
 }
 

@@ -189,7 +189,7 @@ fn kernels(options: &Options) -> Result<Tally> {
     if !options.kernels || options.filter.is_some() {
         return Ok(Tally::not_asked());
     }
-    vm::test(&[], &artifacts::Tools::release())?;
+    vm::test(&[], &[], &artifacts::Tools::release())?;
     Ok(Tally::default())
 }
 

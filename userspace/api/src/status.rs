@@ -1,7 +1,7 @@
 //! `kedge status`: one daemon at a glance.
 
 use crate::timestamp::Timestamp;
-use kedge_model::{NodeName, SpiffeId, TrustDomain};
+use kedge_model::{NodeName, SpiffeId, Suite, TrustDomain};
 use kedge_policy::PolicyVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ pub struct Status {
     pub directory: DirectoryStatus,
     pub policy: PolicyStatus,
     pub capture: CaptureStatus,
+    pub records: RecordsStatus,
     pub workers: Vec<WorkerStatus>,
     pub listeners: Vec<Listener>,
     /// The daemon's counters since its start, by name; refusals as `refused.<label>`.
@@ -60,6 +61,15 @@ pub struct CaptureStatus {
     pub uncapturable: Vec<Uncapturable>,
     /// Workloads that could go round what is enforced at their cgroup.
     pub unenforceable: Vec<Unenforceable>,
+}
+
+/// Who seals and opens the records of flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordsStatus {
+    /// Suites whose records are the kernel's (kTLS); those of all others are the daemon's own.
+    pub kernel_suites: Vec<Suite>,
+    /// What the kernel was asked for and does not do, and why.
+    pub kernel_missing: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@
 use kedge_api::{
     CaptureStatus, Diagnosis, DirectoryStatus, Event, EventKind, Feature, Features, Finding, Flow,
     FlowPhase, FlowRole, Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus,
-    PolicyVersion, Status, SvidStatus, Timestamp, TlsRole, Uncapturable, Unenforceable,
-    WorkerStatus,
+    PolicyVersion, RecordsStatus, Status, SvidStatus, Timestamp, TlsRole, Uncapturable,
+    Unenforceable, WorkerStatus,
 };
 use kedge_cli::{command, render};
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
@@ -119,6 +119,10 @@ fn status() {
             }],
             unenforceable: unenforceable(),
         },
+        records: RecordsStatus {
+            kernel_suites: vec![Suite::Aes128Gcm, Suite::Aes256Gcm],
+            kernel_missing: vec!["kTLS: ChaCha20-Poly1305: needed".to_owned()],
+        },
         workers: vec![
             WorkerStatus {
                 worker: 0,
@@ -151,6 +155,7 @@ fn status_of_an_expired_node_without_capture() {
         uncapturable: vec![],
         unenforceable: vec![],
     };
+    status.records = RecordsStatus::default();
     both("status-expired", &status, render::status);
 }
 

@@ -15,11 +15,18 @@
 //! `KEDGE_SEAL_LOG=FILE` appends 24 bytes to a file before each seal: the key's fingerprint
 //! (`kedge_record::seal_log`) and the record's number.
 //!
+//! `KEDGE_FAULT=refuse-sending-key:2` makes the kernel refuse the second flow's sending key (kTLS), and
+//! `refuse-sending-update:2` the second update of one; so for `receiving`.
+//! `KEDGE_FAULT=short-keys:256` makes every key's budget 256 records; both ends need the same.
+//!
 //! `KEDGE_FAULT=hang-asleep:3` or `hang-busy:3` makes worker 0 hang at
 //! its third beat, for nine seconds.
+//!
+//! Several faults stand with commas between them.
 
 #[cfg(feature = "faults")]
 mod wanted {
+    use kedge_record::Limits;
     use kedge_record::seal_log::{self, Fingerprint};
     use std::fs::File;
     use std::io::{self, Write};
@@ -27,44 +34,68 @@ mod wanted {
     use std::sync::{LazyLock, OnceLock};
     use std::time::{Duration, Instant};
 
-    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let wanted = std::env::var("KEDGE_FAULT").ok()?;
-        let (name, count) = wanted.split_once(':').unwrap_or((&wanted, "1"));
-        Some((name.to_owned(), count.parse().ok()?))
+    struct Fault {
+        name: String,
+        /// The passage at which it comes true, or what else its number is.
+        number: u64,
+        passages: AtomicU64,
+    }
+
+    static WANTED: LazyLock<Vec<Fault>> = LazyLock::new(|| {
+        let wanted = std::env::var("KEDGE_FAULT").unwrap_or_default();
+        let fault = |text: &str| {
+            let (name, number) = text.split_once(':').unwrap_or((text, "1"));
+            Some(Fault {
+                name: name.to_owned(),
+                number: number.parse().ok()?,
+                passages: AtomicU64::new(0),
+            })
+        };
+        wanted.split(',').filter_map(fault).collect()
     });
-    static SEEN: AtomicU64 = AtomicU64::new(0);
     static SEALS: OnceLock<File> = OnceLock::new();
 
+    fn of(name: &str) -> Option<&'static Fault> {
+        WANTED.iter().find(|fault| fault.name == name)
+    }
+
     pub fn is(name: &str) -> bool {
-        WANTED.as_ref().is_some_and(|(wanted, _)| wanted == name)
+        of(name).is_some()
+    }
+
+    pub fn comes_true(name: &str) -> bool {
+        let passage = |fault: &Fault| fault.passages.fetch_add(1, Ordering::Relaxed) + 1;
+        of(name).is_some_and(|fault| passage(fault) == fault.number)
+    }
+
+    pub fn point(name: &str) {
+        if comes_true(name) {
+            kedge_sys::process::die();
+        }
     }
 
     /// How long a hanging worker hangs.
     const HANG: Duration = Duration::from_secs(9);
 
     pub fn hang() {
-        let (count, asleep) = (
-            WANTED.as_ref().map_or(0, |(_, count)| *count),
-            is("hang-asleep"),
-        );
-        if (asleep || is("hang-busy")) && SEEN.fetch_add(1, Ordering::Relaxed) + 1 == count {
+        if comes_true("hang-asleep") {
+            std::thread::sleep(HANG);
+        }
+        if comes_true("hang-busy") {
             let began = Instant::now();
-            while began.elapsed() < HANG {
-                if asleep {
-                    std::thread::sleep(HANG);
-                }
-            }
+            while began.elapsed() < HANG {}
         }
     }
 
-    pub fn point(name: &str) {
-        let count = WANTED.as_ref().map_or(0, |(_, count)| *count);
-        if is(name) && SEEN.fetch_add(1, Ordering::Relaxed) + 1 == count {
-            kedge_sys::process::die();
+    pub fn begin() -> io::Result<()> {
+        if let Some(Fault { number, .. }) = of("short-keys") {
+            let limits = Limits {
+                records_per_key: *number,
+                update_margin: number / 4,
+                records_per_update_min: number / 2,
+            };
+            limits.lower();
         }
-    }
-
-    pub fn log_seals() -> io::Result<()> {
         if let Some(path) = std::env::var_os("KEDGE_SEAL_LOG") {
             let file = File::options().create(true).append(true).open(path)?;
             SEALS.get_or_init(|| file);
@@ -120,20 +151,34 @@ pub fn point(name: &str) {
 #[cfg(not(feature = "faults"))]
 pub const fn point(_name: &str) {}
 
-/// Begins the log of seals, if one is wanted.
+/// Whether this is the passage at which something is to go wrong.
+#[cfg(feature = "faults")]
+#[must_use]
+pub fn comes_true(name: &str) -> bool {
+    wanted::comes_true(name)
+}
+
+/// Whether this is the passage at which something is to go wrong: never, in a build without faults.
+#[cfg(not(feature = "faults"))]
+#[must_use]
+pub const fn comes_true(_name: &str) -> bool {
+    false
+}
+
+/// Begins the log of seals and lowers the budget of keys, if that is wanted.
 ///
 /// # Errors
 /// When its file cannot be opened.
 #[cfg(feature = "faults")]
-pub fn log_seals() -> std::io::Result<()> {
-    wanted::log_seals()
+pub fn begin() -> std::io::Result<()> {
+    wanted::begin()
 }
 
-/// Begins the log of seals: never, in a build without faults.
+/// Begins what a test wants: nothing, in a build without faults.
 ///
 /// # Errors
 /// None.
 #[cfg(not(feature = "faults"))]
-pub const fn log_seals() -> std::io::Result<()> {
+pub const fn begin() -> std::io::Result<()> {
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::refusals::Refusals;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::worker::{self, Equipment};
-use crate::edge::{AdminSocket, EventLog, Observed};
+use crate::edge::{AdminSocket, EventLog, KernelTls, Observed};
 use crate::events::Events;
 use crate::fault;
 use crate::handover::{self, Gate, Handed, Offer, PassOn, Passed, Predecessor, Succession};
@@ -19,7 +19,7 @@ use crate::listeners::Listeners;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use anyhow::{Context, Result};
-use kedge_api::EventKind;
+use kedge_api::{EventKind, RecordsStatus};
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
 use kedge_directory::Directory;
 use kedge_identity::{NodeSvid, Trust};
@@ -44,7 +44,7 @@ pub fn check(config: &Config) -> Result<()> {
 pub fn run(config: Config) -> Result<()> {
     let started = Instant::now();
     process::forbid_dumps().context("forbid core dumps")?;
-    fault::log_seals().context("open the log of seals")?;
+    fault::begin().context("open the log of seals")?;
     let descriptors =
         process::raise_descriptor_limit().context("raise the limit of descriptors")?;
     let config = Arc::new(config);
@@ -96,7 +96,7 @@ struct Start {
 async fn serve(start: Start) -> Result<()> {
     let (config, mut capture) = (start.config, start.capture);
     let (events, log) = begin_events(&config);
-    let kernel_records = kernel_records(&config, &events);
+    let (kernel_records, records) = kernel_records(&config, &events);
     let refusals = Refusals::new(capture.refusals());
     let told = readers(&mut capture, start.predecessor.is_some());
     let attached = format!("generation {} attached", capture.generation());
@@ -134,6 +134,8 @@ async fn serve(start: Start) -> Result<()> {
         refusals: refusals.clone(),
         ages: Arc::clone(&control.ages),
         uncapturable: uncapturable.clone(),
+        records,
+        kernel_tls: KernelTls::begin(),
         started: start.started,
     };
     let crew = Crew {
@@ -311,16 +313,20 @@ async fn stand_alone(predecessor: Option<&Predecessor>) -> Result<()> {
 }
 
 /// What the kernel is asked for and cannot do is said once, and done in userspace.
-fn kernel_records(config: &Config, events: &Events) -> KernelRecords {
+fn kernel_records(config: &Config, events: &Events) -> (KernelRecords, RecordsStatus) {
     let canaries = match config.records {
         RecordsMode::Userspace => Vec::new(),
         RecordsMode::Kernel => canary::sing(),
     };
     let (chosen, reasons) = KernelRecords::choose(config.records, &canaries);
-    for reason in reasons {
-        events.kernel_records_missing(&reason);
+    for reason in &reasons {
+        events.kernel_records_missing(reason);
     }
-    chosen
+    let status = RecordsStatus {
+        kernel_suites: chosen.suites().to_vec(),
+        kernel_missing: reasons,
+    };
+    (chosen, status)
 }
 
 /// Collects what is reported from now on.

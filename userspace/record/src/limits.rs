@@ -37,6 +37,9 @@ pub struct Limits {
     pub records_per_update_min: u64,
 }
 
+#[cfg(feature = "seal-log")]
+static LOWERED: std::sync::OnceLock<Limits> = std::sync::OnceLock::new();
+
 impl Limits {
     /// The protocol's numbers (docs/protocol.md, "Record budget").
     pub const PROTOCOL: Self = Self {
@@ -44,6 +47,24 @@ impl Limits {
         update_margin: KEY_UPDATE_MARGIN,
         records_per_update_min: RECORDS_PER_UPDATE_MIN,
     };
+
+    /// What new directions are held to: the protocol's numbers, in everything but test builds.
+    #[cfg(not(feature = "seal-log"))]
+    pub(crate) const fn in_force() -> Self {
+        Self::PROTOCOL
+    }
+
+    /// What new directions are held to: the protocol's numbers, unless a test has lowered them.
+    #[cfg(feature = "seal-log")]
+    pub(crate) fn in_force() -> Self {
+        LOWERED.get().copied().unwrap_or(Self::PROTOCOL)
+    }
+
+    /// From now on all new directions of this process have these; the first ones stay.
+    #[cfg(feature = "seal-log")]
+    pub fn lower(self) {
+        let _ = LOWERED.set(self);
+    }
 
     /// Whether the key's end is near for a sender whose next record is `number`.
     pub(crate) fn wants_key_update(&self, number: u64) -> bool {

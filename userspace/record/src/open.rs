@@ -34,7 +34,7 @@ impl Unsealer {
     /// Takes the secret; the first record is number 0.
     #[must_use]
     pub fn new(secret: TrafficSecret) -> Self {
-        Self::with_limits(secret, Limits::PROTOCOL)
+        Self::with_limits(secret, Limits::in_force())
     }
 
     /// An unsealer whose budget is smaller than the protocol's, for tests of its end.

@@ -22,3 +22,4 @@ pub mod socket;
     reason = "a structure of which nix has the beginning only"
 )]
 pub mod tcp_info;
+pub mod tls_stat;

@@ -1,22 +1,24 @@
 //! PID 1 of a test machine. It mounts what tests need, loads the modules of `/modules/list` in
-//! their order, and then either runs every program of `/tests` or gives a shell, as the kernel's
-//! command line says: `kedge=test`, `kedge=test:WORD,WORD` for the tests with one of these words in
-//! their name, `kedge=shell`.
+//! their order, and then either does what `/plan.json` says or gives a shell, as the kernel's
+//! command line says: `kedge=test` or `kedge=shell`.
 //!
 //! Verdicts go to the virtio port `result`, one JSON object a line; the machine ends through
 //! QEMU's debug exit port with a code that QEMU itself never gives.
 
 mod debug_exit;
+mod plan;
 mod verdicts;
 
 use anyhow::{Context, Result};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
+use plan::Run;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 use verdicts::Verdict;
 
 fn main() {
@@ -50,11 +52,10 @@ fn run() -> Result<bool> {
             .context("start a shell")?;
         return Ok(true);
     }
-    let filter = mode.strip_prefix("test:");
     let mut port = result_port()?;
     let (mut passed, mut failed) = (0_u64, 0_u64);
-    for program in programs()? {
-        for verdict in test(&program, filter)? {
+    for run in plan::read()? {
+        for verdict in test(&run)? {
             match verdict.passed {
                 true => passed += 1,
                 false => failed += 1,
@@ -129,41 +130,24 @@ fn result_port() -> Result<File> {
     anyhow::bail!("no virtio port is called result")
 }
 
-fn programs() -> Result<Vec<PathBuf>> {
-    let mut programs: Vec<_> = fs::read_dir("/tests")?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    programs.sort();
-    Ok(programs)
-}
-
 /// Runs one program of libtest's to the end, whatever the end is.
-fn test(program: &Path, filter: Option<&str>) -> Result<Vec<Verdict>> {
-    let name = program
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+fn test(run: &Run) -> Result<Vec<Verdict>> {
+    let (name, started) = (&run.name, Instant::now());
     println!("init: {name}");
-    let done = Command::new(program)
+    let done = Command::new(&run.program)
         .args(["--test-threads=2", "--show-output"])
-        .args(filter.into_iter().flat_map(|words| words.split(',')))
-        // Here nothing may be missing: a test that skips itself has failed.
-        .envs([
-            ("KEDGE_STRICT", "1"),
-            ("KEDGE_BPF_OBJECT", "/kedge.bpf.o"),
-            ("KEDGE_SILENT_CANARIES", "/silent-canaries"),
-        ])
+        .args(&run.words)
+        .envs(&run.variables)
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("start {name}"))?;
+        .with_context(|| format!("start {}", run.program.display()))?;
     let text = String::from_utf8_lossy(&done.stdout);
     println!("{text}{}", String::from_utf8_lossy(&done.stderr));
-    let mut verdicts = verdicts::read(&name, &text);
+    println!("init: {name} took {} s", started.elapsed().as_secs());
+    let mut verdicts = verdicts::read(name, &text);
     if !done.status.success() && verdicts.iter().all(|verdict| verdict.passed) {
         verdicts.push(Verdict::failed(
-            &name,
+            name,
             &format!("the program itself: {}", done.status),
         ));
     }

@@ -4,15 +4,16 @@ use serde::Serialize;
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    pub program: String,
+    /// The run of the plan.
+    pub run: String,
     pub test: String,
     pub passed: bool,
 }
 
 impl Verdict {
-    pub fn failed(program: &str, test: &str) -> Self {
+    pub fn failed(run: &str, test: &str) -> Self {
         Self {
-            program: program.to_owned(),
+            run: run.to_owned(),
             test: test.to_owned(),
             passed: false,
         }
@@ -20,7 +21,7 @@ impl Verdict {
 }
 
 /// From lines like `test name ... ok`. An ignored test has no verdict.
-pub fn read(program: &str, text: &str) -> Vec<Verdict> {
+pub fn read(run: &str, text: &str) -> Vec<Verdict> {
     let verdict = |line: &str| {
         let (test, end) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
         let passed = match end {
@@ -29,7 +30,7 @@ pub fn read(program: &str, text: &str) -> Vec<Verdict> {
             _ => return None,
         };
         Some(Verdict {
-            program: program.to_owned(),
+            run: run.to_owned(),
             test: test.to_owned(),
             passed,
         })

@@ -1,4 +1,5 @@
 //! What the lab's daemons read: configuration, directory and policy, written from the topology.
+//! `KEDGE_RECORDS`, if set, is their `records.mode`.
 
 use super::run::Run;
 use super::topology::{
@@ -26,7 +27,7 @@ policies = "{folder}/policies"
 object = "{object}"
 managed_roots = ["pods"]
 probe_cgroups = ["kubelet"]
-
+{records}
 [svid]
 certificate = "{folder}/node.pem"
 key = "{folder}/node.key"
@@ -38,12 +39,21 @@ listen = ["{v4}", "{v6}"]
 port = {PEER_PORT}
 "#,
         name = node.name(),
+        records = records(),
         object = object.display(),
         cgroup_root = cgroup_root.display(),
         pins = pins.display(),
         v4 = node.v4(),
         v6 = node.v6(),
     ))
+}
+
+fn records() -> String {
+    let mode = std::env::var("KEDGE_RECORDS");
+    mode.map_or_else(
+        |_| String::new(),
+        |mode| format!("records.mode = \"{mode}\"\n"),
+    )
 }
 
 /// The directory with these pods in it, and the services that have their pod.

@@ -14,9 +14,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What init and the tests run beside themselves.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 16] = [
     "sh", "ip", "nsenter", "setsid", "hostname", "cat", "ls", "mount", "dmesg", "sleep", "ss",
-    "mkdir", "rm", "bpftool",
+    "mkdir", "rm", "bpftool", "tcpdump", "timeout",
 ];
 /// What is no part of Debian's cloud kernels themselves; what they depend on is found out. Not all
 /// kernels have all of the ciphers' modules: later ones build more in.
@@ -132,6 +132,8 @@ impl Image {
             let path = find_program(name).with_context(|| format!("no {name} on this machine"))?;
             image.add_program(&format!("bin/{name}"), &path)?;
         }
+        // tcpdump looks for the user that it shall be.
+        image.add_text("etc/passwd", "root:x:0:0:root:/:/bin/sh\n".to_owned());
         image.add_modules(unpacked)?;
         Ok(image)
     }

@@ -74,7 +74,7 @@ impl Qemu {
     pub fn machine(&self, kernel: &Path, image: &Path, mode: &str) -> Command {
         let mut qemu = self.command();
         qemu.args(
-            "-nodefaults -no-user-config -M q35 -smp 2 -m 1536 -no-reboot -display none".split(' '),
+            "-nodefaults -no-user-config -M q35 -smp 2 -m 3072 -no-reboot -display none".split(' '),
         );
         match kvm_works() {
             true => qemu.args(["-accel", "kvm", "-cpu", "host"]),

@@ -1,9 +1,9 @@
 //! `cargo xtask vm`: the tests that touch the kernel, on other kernels than this machine's.
 //!
 //! ```text
-//!  kernels.toml ─► archive ─► image: kernel + modules + init + test programs ─► machine: QEMU
-//!                                                                                  │
-//!                    table, exit code ◄─ results.json: one verdict a test ◄────────┘
+//!  kernels.toml ─► archive ─► image: kernel + modules + init + programs + plan ─► machine: QEMU
+//!                                                                                   │
+//!                    table, exit code ◄─ results.json: one verdict a test ◄─────────┘
 //! ```
 //! Everything fetched or made stays below `target/vm`; a second run fetches nothing.
 
@@ -12,42 +12,49 @@ mod backport;
 mod image;
 pub mod kernels;
 mod machine;
+mod plan;
+mod programs;
 
 use crate::artifacts::{Tools, repository};
-use crate::shell::{command, output, pass_through};
+use crate::shell::{command, pass_through};
 use anyhow::{Context, Result, ensure};
-use image::Image;
+use image::{Image, Unpacked};
 use kernels::Kernel;
 use machine::{End, Qemu};
+use plan::Run;
+use programs::{Program, Role};
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// For one kernel's tests under TCG on a busy machine; they take a fraction of it.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// A verdict as the guest's init reports it.
 #[derive(Debug, Deserialize)]
 struct Verdict {
-    program: String,
+    run: String,
     test: String,
     passed: bool,
 }
 
-/// Runs the kernel tests on the named kernels, or on all of them.
+/// Runs the kernel tests on the named kernels, or on all of them; with `only`, the runs of the
+/// plan that have one of its words in their name.
 ///
 /// # Errors
 /// When a test failed on any of them, or a machine did not come to its end.
-pub fn test(names: &[String], tools: &Tools) -> Result<()> {
+pub fn test(names: &[String], only: &[String], tools: &Tools) -> Result<()> {
     let kernels = kernels::choose(names)?;
     let qemu = Qemu::find()?;
-    let (init, programs) = (build_init()?, build_tests()?);
+    let (init, programs) = (build_init()?, programs::build(tools)?);
     let mut failed = Vec::new();
     for kernel in &kernels {
         let started = Instant::now();
         println!("▸ Linux {}", kernel.name);
-        let result = test_one(kernel, &qemu, tools, &init, &programs);
+        let runs = plan::runs(kernel, &tests_for(kernel, &programs), only);
+        let result = image(kernel, &init, &programs, &runs)
+            .and_then(|(unpacked, image)| test_one(kernel, &qemu, &unpacked, &image));
         let took = started.elapsed().as_secs();
         match result {
             Ok((passed, 0)) => println!("  {passed} passed ({took} s)"),
@@ -65,23 +72,44 @@ pub fn test(names: &[String], tools: &Tools) -> Result<()> {
     Ok(())
 }
 
+/// Where kedge's programs cannot be loaded, what is missing must be said: the test of that.
+fn tests_for<'a>(kernel: &Kernel, programs: &'a [Program]) -> Vec<&'a str> {
+    let tests = programs.iter().filter(|program| match program.role {
+        Role::Test => true,
+        Role::LoadingTest => kernel.capture || program.name == "features",
+        Role::Scenario | Role::Part => false,
+    });
+    tests.map(|program| program.name.as_str()).collect()
+}
+
+fn image(
+    kernel: &Kernel,
+    init: &Path,
+    programs: &[Program],
+    runs: &[Run],
+) -> Result<(Unpacked, Image)> {
+    ensure!(!runs.is_empty(), "nothing of the plan has such a name");
+    let unpacked = image::unpack(kernel)?;
+    let mut image = Image::base(&unpacked, init)?;
+    image.add_text("silent-canaries", kernel.silent_canaries.join("\n"));
+    image.add_text("plan.json", serde_json::to_string(runs)?);
+    for program in programs {
+        // A machine has its files in memory: none that no run needs.
+        if program.role == Role::Part
+            || runs.iter().any(|run| run.program.ends_with(&program.place))
+        {
+            image.add_program(&plan::in_target(&program.place), &program.path)?;
+        }
+    }
+    Ok((unpacked, image))
+}
+
 fn test_one(
     kernel: &Kernel,
     qemu: &Qemu,
-    tools: &Tools,
-    init: &Path,
-    programs: &[Program],
+    unpacked: &Unpacked,
+    image: &Image,
 ) -> Result<(usize, usize)> {
-    let unpacked = image::unpack(kernel)?;
-    let mut image = Image::base(&unpacked, init)?;
-    image.add_file("kedge.bpf.o", &tools.object);
-    image.add_text("silent-canaries", kernel.silent_canaries.join("\n"));
-    for program in programs {
-        // Where kedge's programs cannot be loaded, what is missing must be said: the test of that.
-        if kernel.capture || !program.loads || program.name == "features" {
-            image.add_program(&format!("tests/{}", program.name), &program.path)?;
-        }
-    }
     let folder = machine::folder(&kernel.name)?;
     let archive = folder.join("image.cpio");
     image.write(&archive)?;
@@ -90,7 +118,7 @@ fn test_one(
     let verdicts = verdicts(&folder)?;
     let failed: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
     for verdict in &failed {
-        println!("  FAILED {}: {}", verdict.program, verdict.test);
+        println!("  FAILED {}: {}", verdict.run, verdict.test);
     }
     ensure!(
         (end == End::AllPassed) == failed.is_empty(),
@@ -159,37 +187,4 @@ fn build_init() -> Result<PathBuf> {
     ];
     pass_through(command(words).current_dir(repository()))?;
     Ok(crate::artifacts::target_folder().join("release/kedge-vm-init"))
-}
-
-/// A test program that goes into the machines.
-struct Program {
-    path: PathBuf,
-    name: String,
-    /// Whether its tests load kedge's BPF programs.
-    loads: bool,
-}
-
-/// The test programs of the crates that talk to the kernel.
-fn build_tests() -> Result<Vec<Program>> {
-    let mut programs = Vec::new();
-    for (what, loads) in [
-        ("--package kedge-capture", true),
-        ("--package kedge-sys", false),
-        ("--package kedge-daemon --test flow", false),
-    ] {
-        let words = format!("cargo test --no-run --locked --message-format=json {what}");
-        let told = output(command(words.split(' ')).current_dir(repository()))?;
-        let program = |line: &str| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            let is_test = message["profile"]["test"] == true;
-            is_test.then_some(())?;
-            Some(Program {
-                path: PathBuf::from(message["executable"].as_str()?),
-                name: message["target"]["name"].as_str()?.to_owned(),
-                loads,
-            })
-        };
-        programs.extend(told.lines().filter_map(program));
-    }
-    Ok(programs)
 }

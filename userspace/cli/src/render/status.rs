@@ -2,7 +2,7 @@
 
 use super::quantity::duration;
 use super::table::fields;
-use kedge_api::{ListenerRole, Status, SvidStatus, Unenforceable};
+use kedge_api::{ListenerRole, RecordsStatus, Status, SvidStatus, Unenforceable};
 use std::collections::BTreeMap;
 
 #[must_use]
@@ -17,7 +17,13 @@ pub fn status(status: &Status) -> String {
         ("directory", directory(status)),
         ("policy", policy(status)),
         ("capture", capture(status)),
+        ("records", records(&status.records)),
     ];
+    list(
+        &mut rows,
+        "in userspace",
+        status.records.kernel_missing.iter().cloned(),
+    );
     list(
         &mut rows,
         "uncapturable",
@@ -128,6 +134,18 @@ fn capture(status: &Status) -> String {
     match status.capture.generation {
         Some(generation) => format!("generation {generation}"),
         None => "off: no program is attached".to_owned(),
+    }
+}
+
+fn records(records: &RecordsStatus) -> String {
+    let suites: Vec<_> = records
+        .kernel_suites
+        .iter()
+        .map(|suite| suite.to_string())
+        .collect();
+    match suites.is_empty() {
+        true => "sealed and opened by kedged".to_owned(),
+        false => format!("sealed and opened by the kernel: {}", suites.join(", ")),
     }
 }
 

@@ -38,6 +38,11 @@ impl KernelRecords {
         (Self(suites.map(|(_, suite)| suite).collect()), reasons)
     }
 
+    #[must_use]
+    pub fn suites(&self) -> &[Suite] {
+        &self.0
+    }
+
     pub fn of(&self, suite: Suite) -> Records {
         match self.0.contains(&suite) {
             true => Records::Kernel { attached: false },

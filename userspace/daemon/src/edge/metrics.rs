@@ -1,5 +1,6 @@
 //! OpenMetrics, made from the same numbers as `kedge status`.
 
+use crate::edge::kernel_tls;
 use crate::edge::report::Observed;
 use kedge_model::Refusal;
 use prometheus_client::encoding::text;
@@ -88,6 +89,17 @@ fn register_reasons(registry: &mut Registry, observed: &Observed, status: &kedge
         "Connections to the peer port that came to nothing, by reason",
         by_reason(status, "strangers."),
     );
+    let (now, since) = kernel_tls(status);
+    registry.register(
+        "kernel_tls",
+        "What the kernel has counted of its TLS, by its own names",
+        since,
+    );
+    registry.register(
+        "kernel_tls_now",
+        "Connections and the like that its TLS has now",
+        now,
+    );
     registry.register(
         "capture",
         "What the BPF programs have counted",
@@ -117,6 +129,26 @@ fn by_reason(status: &kedge_api::Status, prefix: &str) -> Counts {
         }
     }
     counts
+}
+
+fn kernel_tls(status: &kedge_api::Status) -> (Family<Labels, Gauge>, Counts) {
+    let (now, since) = (Family::<Labels, Gauge>::default(), Counts::default());
+    for (name, count) in &status.counters {
+        let Some(what) = name.strip_prefix(kernel_tls::PREFIX) else {
+            continue;
+        };
+        let labels = vec![("what", what.to_owned())];
+        match name.starts_with(kernel_tls::NOW) {
+            true => {
+                let count = i64::try_from(*count).unwrap_or(i64::MAX);
+                now.get_or_create(&labels).set(count);
+            }
+            false => {
+                since.get_or_create(&labels).inc_by(*count);
+            }
+        }
+    }
+    (now, since)
 }
 
 fn captured(status: &kedge_api::Status) -> Counts {

@@ -3,10 +3,12 @@
 
 mod admin;
 mod capabilities;
+mod kernel_tls;
 mod log;
 mod metrics;
 mod report;
 
 pub use admin::AdminSocket;
+pub use kernel_tls::KernelTls;
 pub use log::EventLog;
 pub use report::Observed;

@@ -5,6 +5,7 @@ use crate::control::Ages;
 use crate::dataplane::refusals::Refusals;
 use crate::dataplane::registry::{Carriage, FlowInfo, Phase, Registry};
 use crate::edge::capabilities::unenforceable;
+use crate::edge::kernel_tls::KernelTls;
 use crate::events::Events;
 use crate::limits::FLOWS_LISTED;
 use crate::links::{Link, Links, PeerReport};
@@ -12,7 +13,8 @@ use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_api::{
     CaptureStatus, DirectoryStatus, Feature, Features, FlowPhase, FlowRole, Flows, LinkState,
-    Listener, ListenerRole, PolicyStatus, Status, SvidStatus, Timestamp, TlsRole, WorkerStatus,
+    Listener, ListenerRole, PolicyStatus, RecordsStatus, Status, SvidStatus, Timestamp, TlsRole,
+    WorkerStatus,
 };
 use kedge_capture::Capture;
 use kedge_link::Role;
@@ -36,6 +38,8 @@ pub struct Observed {
     pub refusals: Refusals,
     pub ages: Arc<Ages>,
     pub uncapturable: Uncapturable,
+    pub records: RecordsStatus,
+    pub kernel_tls: KernelTls,
     pub started: Instant,
 }
 
@@ -59,6 +63,7 @@ impl Observed {
             directory: self.directory(),
             policy: self.policy(),
             capture: self.capture(),
+            records: self.records.clone(),
             workers: self.workers(),
             listeners: self.listeners(),
             counters: self.counters(),
@@ -146,6 +151,7 @@ impl Observed {
         counters.insert("links.handshakes".to_owned(), handshakes);
         let standing = self.refusals.count() as u64;
         counters.insert("refusals.standing".to_owned(), standing);
+        counters.extend(self.kernel_tls.counters());
         counters
     }
 

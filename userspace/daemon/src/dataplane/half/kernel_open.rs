@@ -2,7 +2,7 @@
 
 use super::{Broken, Ending, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
-use crate::dataplane::half::kernel::{cipher, kernel_key};
+use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::limits::TURNS_PER_POLL;
 use kedge_record::{OpenError, OpenLedger, Opened, PLAINTEXT_MAX, Unsealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
@@ -42,7 +42,7 @@ impl KernelOpen {
     pub fn take_over(carrier: &TcpStream, unsealer: Unsealer) -> Result<Self, Broken> {
         let (key, ledger) = unsealer.hand_over();
         let cipher = cipher(key.suite());
-        ktls::install(carrier, Direction::Receive, kernel_key(&key)).map_err(Broken::Kernel)?;
+        install(carrier, Direction::Receive, &key)?;
         Ok(Self {
             cipher,
             ledger,
@@ -93,7 +93,7 @@ impl KernelOpen {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
-            let drain = || pipe.drain(to);
+            let drain = || to.try_io(Interest::WRITABLE, || pipe.drain(to));
             ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))?;
         }
         self.pipe = None;
@@ -109,7 +109,7 @@ impl KernelOpen {
     ) -> Poll<Result<Next, Broken>> {
         ready!(from.poll_read_ready(cx)).map_err(Broken::Carrier)?;
         let mut pipe = ready!(turn.pipes.poll_take(cx)).map_err(Broken::Kernel)?;
-        let fill = || pipe.fill(from, PLAINTEXT_MAX);
+        let fill = || from.try_io(Interest::READABLE, || pipe.fill(from, PLAINTEXT_MAX));
         let next = match ready!(poll_io(cx, |cx| from.poll_read_ready(cx), fill)) {
             Ok(0) => Next::End,
             Ok(bytes) => Next::Data(bytes),
@@ -145,8 +145,7 @@ impl KernelOpen {
             Opened::Reset => self.ending = Some(Ending::Reset),
             Opened::KeyUpdate => {
                 let key = self.ledger.update();
-                ktls::install(from, Direction::Receive, kernel_key(&key))
-                    .map_err(Broken::Kernel)?;
+                update(from, Direction::Receive, &key)?;
             }
             Opened::Data(_) => {}
         }

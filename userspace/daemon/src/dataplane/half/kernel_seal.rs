@@ -1,8 +1,8 @@
 //! Plaintext of a workload into records that the kernel seals.
 
-use super::{Broken, Turn, poll_io, poll_read, shutdown};
+use super::{Broken, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
-use crate::dataplane::half::kernel::{cipher, kernel_key};
+use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::limits::{PIPE_BYTES, SEND_SETTLE, TURNS_PER_POLL};
 use kedge_record::{OVERHEAD, SealLedger, Sealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
@@ -11,6 +11,7 @@ use kedge_sys::tcp_info::TcpInfo;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -61,7 +62,7 @@ impl KernelSeal {
         let (key, ledger) = sealer.hand_over();
         let cipher = cipher(key.suite());
         let first = key.record_number();
-        ktls::install(carrier, Direction::Send, kernel_key(&key)).map_err(Broken::Kernel)?;
+        install(carrier, Direction::Send, &key)?;
         let sent = Sent {
             before,
             content: 0,
@@ -130,7 +131,7 @@ impl KernelSeal {
             }
             self.check_budget(to)?;
             let pipe = self.pipe.as_mut().expect("it holds bytes");
-            let drain = || pipe.drain(to);
+            let drain = || to.try_io(Interest::WRITABLE, || pipe.drain(to));
             let drained = ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))
                 .map_err(Broken::Carrier)?;
             self.sent.content += drained as u64;
@@ -149,7 +150,10 @@ impl KernelSeal {
         ready!(from.poll_read_ready(cx)).map_err(Broken::Plain)?;
         let mut pipe = ready!(turn.pipes.poll_take(cx)).map_err(Broken::Kernel)?;
         let room = usize::try_from(PIPE_BYTES).expect("positive");
-        let taken = ready!(poll_read(cx, from, room, || pipe.fill(from, room)));
+        // A pipe may be full long before its bytes are (each small packet takes a page): less than
+        // its room does not mean that the socket is empty.
+        let fill = || from.try_io(Interest::READABLE, || pipe.fill(from, room));
+        let taken = ready!(poll_io(cx, |cx| from.poll_read_ready(cx), fill));
         self.pipe = Some(pipe);
         Poll::Ready(taken.map_err(Broken::Plain))
     }
@@ -166,7 +170,7 @@ impl KernelSeal {
             self.sent.records += self.number(to)? - self.sent.first;
             self.sent.first = 0;
             let key = self.ledger.update();
-            ktls::install(to, Direction::Send, kernel_key(&key)).map_err(Broken::Kernel)?;
+            update(to, Direction::Send, &key)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -187,7 +191,7 @@ impl KernelSeal {
         kind: u8,
         content: &[u8],
     ) -> Poll<Result<(), Broken>> {
-        let send = || ktls::send_record(to, kind, content);
+        let send = || to.try_io(Interest::WRITABLE, || ktls::send_record(to, kind, content));
         ready!(poll_io(cx, |cx| to.poll_write_ready(cx), send)).map_err(Broken::Carrier)?;
         self.sent.content += content.len() as u64;
         self.ledger.sealed_at_most(1);

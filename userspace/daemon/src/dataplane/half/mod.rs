@@ -94,7 +94,9 @@ impl Pending {
     }
 }
 
-/// Repeats `attempt` until it gives something else than "would block", for which it waits.
+/// Repeats `attempt` until it gives something else than "would block", for which it waits. The
+/// attempt must be one that tells the stream so (`try_read`, `try_io`): else the stream stays
+/// "ready", and a full socket takes the task's whole turn from the other direction.
 fn poll_io<T>(
     cx: &mut Context<'_>,
     mut ready: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,

@@ -1,0 +1,190 @@
+//! What a machine runs, in which order: test programs with their filters and variables. The
+//! guest's init reads it as `/plan.json`.
+
+use super::kernels::Kernel;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// One run of one test program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Run {
+    pub name: String,
+    pub program: String,
+    /// Names of tests, or parts of such; none: all tests.
+    pub words: Vec<String>,
+    pub variables: BTreeMap<String, String>,
+}
+
+/// Two nodes within the machine, and who seals their records.
+struct Scenario {
+    program: &'static str,
+    /// `None`: it chooses itself.
+    records: Option<&'static str>,
+    words: &'static [&'static str],
+}
+
+/// The programs of `xtask/tests` that [`runs`] names.
+pub const SCENARIO_PROGRAMS: [&str; 4] = ["first_light", "guard", "records", "shapes"];
+
+/// Each wants a lab, a capture and nothing but kedge's own servers; none has a tight time in it,
+/// since the clock of an emulated machine stutters.
+const SCENARIOS: [Scenario; 5] = [
+    Scenario {
+        program: "records",
+        records: None,
+        words: &[],
+    },
+    Scenario {
+        program: "first_light",
+        records: Some("kernel"),
+        words: &[
+            "addresses::",
+            "ends::",
+            "a_workload_without_kedge_is_caught_by_the_same_oracle",
+            "an_open_flow_that_a_new_policy_denies_is_reset_with_the_reason",
+            "the_first_bytes_of_a_flow_leave_before_anything_comes_back",
+        ],
+    },
+    Scenario {
+        program: "guard",
+        records: Some("kernel"),
+        words: &[
+            "a_dead_daemon_leaks_nothing_of_a_require_pod",
+            "a_process_of_a_node_enters_no_require_pod_of_either_node",
+            "raw_segments_of_a_require_pod_never_reach_the_wire",
+        ],
+    },
+    Scenario {
+        program: "shapes",
+        records: Some("kernel"),
+        words: &OVER_THE_WIRE,
+    },
+    Scenario {
+        program: "shapes",
+        records: Some("userspace"),
+        words: &OVER_THE_WIRE,
+    },
+];
+
+/// Without the streams that stay on their node: these have no records.
+const OVER_THE_WIRE: [&str; 2] = [
+    "every_shape_is_exact_over_the_wire_with_every_kind_of_system_call",
+    "sixty_four_mib_each_way_at_once_are_exact",
+];
+
+/// How much of a light count there is time for under emulation; each shape is played by four or
+/// five pairs of engines, so a hundred times and more in all.
+const TIMES_PERCENT: &str = "35";
+
+/// How many times as long as usual something may take there.
+const PATIENCE: &str = "10";
+
+/// The runs for a kernel: all `tests`, then the scenarios where kedge can be loaded. With `only`,
+/// those with one of its words in their name.
+#[must_use]
+pub fn runs(kernel: &Kernel, tests: &[&str], only: &[String]) -> Vec<Run> {
+    let scenarios = SCENARIOS.iter().filter(|_| kernel.capture);
+    let mut runs: Vec<_> = tests.iter().map(|name| test(name)).collect();
+    runs.extend(scenarios.map(Scenario::run));
+    runs.retain(|run| only.is_empty() || only.iter().any(|word| run.name.contains(word.as_str())));
+    runs
+}
+
+fn test(name: &str) -> Run {
+    Run {
+        name: name.to_owned(),
+        program: place(name),
+        words: Vec::new(),
+        variables: variables(&[("KEDGE_SILENT_CANARIES", "/silent-canaries")]),
+    }
+}
+
+impl Scenario {
+    fn run(&self) -> Run {
+        let mode = self.records.map(|mode| ("KEDGE_RECORDS", mode));
+        let fixed = [
+            ("CARGO_TARGET_DIR", TARGET),
+            ("KEDGE_LAB", "vm"),
+            ("KEDGE_LAB_SERVERS", "load"),
+            ("KEDGE_PATIENCE", PATIENCE),
+            ("KEDGE_SILENT_CANARIES", "/silent-canaries"),
+            ("KEDGE_TIMES_PERCENT", TIMES_PERCENT),
+        ];
+        let name = self.program;
+        Run {
+            name: self
+                .records
+                .map_or(name.to_owned(), |mode| format!("{name}/{mode}")),
+            program: place(name),
+            words: self.words.iter().map(|word| (*word).to_owned()).collect(),
+            variables: variables(&fixed.into_iter().chain(mode).collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// Where programs find what cargo has built.
+const TARGET: &str = "/target";
+
+/// Where in the machine a part of `target/` is.
+#[must_use]
+pub fn in_target(path: &str) -> String {
+    Path::new(TARGET.trim_start_matches('/'))
+        .join(path)
+        .display()
+        .to_string()
+}
+
+/// A test program's, as cargo would have it: beside a folder with what it starts.
+fn place(name: &str) -> String {
+    format!("{TARGET}/debug/deps/{name}")
+}
+
+fn variables(more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    // Here nothing may be missing: a test that skips itself has failed.
+    let all = [
+        ("KEDGE_STRICT", "1"),
+        ("KEDGE_BPF_OBJECT", "/target/bpf/kedge.bpf.o"),
+    ];
+    all.iter()
+        .chain(more)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernels;
+    use super::*;
+
+    fn of(kernel: &str, only: &[&str]) -> Vec<String> {
+        let kernel = kernels::choose(&[kernel.to_owned()])
+            .expect("the table")
+            .remove(0);
+        let only: Vec<_> = only.iter().map(|word| (*word).to_owned()).collect();
+        runs(&kernel, &["flow"], &only)
+            .into_iter()
+            .map(|run| run.name)
+            .collect()
+    }
+
+    #[test]
+    fn scenarios_are_played_where_kedge_can_be_loaded_and_nowhere_else() {
+        assert_eq!(of("5.10", &[]), ["flow"]);
+        assert_eq!(of("6.1", &[]).len(), 1 + SCENARIOS.len());
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_run() {
+        let shapes = ["shapes/kernel", "shapes/userspace"];
+        assert_eq!(of("7.3", &["shapes"]), shapes);
+    }
+
+    #[test]
+    fn every_program_of_a_scenario_is_built() {
+        let missing = SCENARIOS
+            .iter()
+            .find(|scenario| !SCENARIO_PROGRAMS.contains(&scenario.program));
+        assert!(missing.is_none_or(|scenario| panic!("{}", scenario.program)));
+    }
+}

@@ -1,0 +1,95 @@
+//! Keys that are updated hundreds of times, and keys that the kernel refuses.
+
+use crate::{asked, counter, faulty, with_kernel_records};
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+use xtask::lab::Lab;
+use xtask::lab::topology::{NODES, Node};
+use xtask::shapes;
+use xtask::shell::wait_for;
+use xtask::stage::play;
+use xtask::wire::{Finding, Problem};
+
+/// 64 MiB each way, twice: 256 MiB under keys of a few dozen records each. Where records are the
+/// kernel's, the kernel counts the updates.
+#[test]
+fn hundreds_of_key_updates_in_256_mib_lose_no_byte() {
+    const SHAPE: &str = "64-mib-both-at-once";
+    const LOW_BUDGET: &str = "short-keys:68";
+    play(|lab| {
+        let start = |lab: &mut Lab, node, build: &_| faulty(lab, node, build, LOW_BUDGET);
+        let report = with_kernel_records(lab, "updates", start, |lab| {
+            let played = shapes::play(lab, SHAPE, 2)?;
+            ensure!(played.cut == 0, "{played:?}");
+            shapes::agrees(lab, SHAPE, &played)?;
+            if has_kernel_records(lab)? {
+                let sent = counter(lab, Node::A, "kernel_tls.TlsTxRekeyOk")?;
+                let received = counter(lab, Node::A, "kernel_tls.TlsRxRekeyOk")?;
+                println!("node a's kernel updated {sent} sending keys, {received} receiving keys");
+                ensure!(sent + received >= 300, "{sent} and {received}");
+            }
+            Ok(())
+        })?;
+        report.is_clean()
+    });
+}
+
+/// At each call by which the kernel gets a key, on both nodes: the flow ends by a reset with an
+/// event, nothing but records is on the wire, and the other flows go on.
+#[test]
+fn a_key_that_the_kernel_refuses_ends_its_flow_before_a_byte_is_plaintext() {
+    const SHAPE: &str = "both-and-agreed";
+    const REFUSALS: u64 = 4;
+    const FAULTS: &str = "short-keys:68,refuse-sending-key:3,refuse-receiving-key:6,\
+                          refuse-sending-update:2,refuse-receiving-update:5";
+    play(|lab| {
+        let start = |lab: &mut Lab, node, build: &_| faulty(lab, node, build, FAULTS);
+        let report = with_kernel_records(lab, "refused-keys", start, |lab| {
+            let played = shapes::play(lab, SHAPE, 48)?;
+            let refusals = if has_kernel_records(lab)? {
+                REFUSALS
+            } else {
+                0
+            };
+            let both = REFUSALS.min(refusals) * NODES.len() as u64;
+            ensure!(
+                (played.cut > 0) == (both > 0) && played.cut <= both,
+                "{played:?}"
+            );
+            shapes::agrees(lab, SHAPE, &played)?;
+            for node in NODES {
+                wait_for("each refusal's event", Duration::from_secs(5), || {
+                    let count = refusals_told(lab, node)?;
+                    ensure!(count <= refusals, "{count} of {refusals}");
+                    Ok((count == refusals).then_some(()))
+                })?;
+            }
+            Ok(())
+        })?;
+        // A flow that ends so ends its carrier wherever it is.
+        let odd = |finding: &&Finding| !matches!(finding.problem, Problem::EndsInside(_));
+        let odd: Vec<_> = report.findings.iter().filter(odd).collect();
+        ensure!(odd.is_empty(), "the wire oracle objects: {odd:?}");
+        ensure!(report.flows >= 48, "{report}");
+        Ok(())
+    });
+}
+
+fn refusals_told(lab: &Lab, node: Node) -> Result<u64> {
+    let mut count = 0;
+    for line in lab.events(node)?.lines() {
+        let event: Value = serde_json::from_str(line)?;
+        let cause = event["cause"].as_str().unwrap_or_default();
+        count += u64::from(event["kind"] == "flow-broken" && cause.contains("kernel records"));
+    }
+    Ok(count)
+}
+
+fn has_kernel_records(lab: &Lab) -> Result<bool> {
+    let suites = asked(lab, Node::A)?.suites;
+    if suites.is_empty() {
+        println!("no kernel records here");
+    }
+    Ok(!suites.is_empty())
+}

@@ -1,0 +1,108 @@
+//! Goal: records are the kernel's where this kernel seals and opens them soundly, and stay the
+//! daemons' own everywhere else, aloud; whoever looks can tell which; and a kernel that refuses a key
+//! ends the flow before a byte of it is plaintext.
+//!
+//! ```text
+//!  client ──► kedged a ── kTLS ══════ wire, captured ══════ kTLS ── kedged b ──► load
+//!               └─ kedge flow list, status; ss; /proc/net/tls_stat ─┘
+//! ```
+//! Both daemons have `records.mode = "kernel"`. On a kernel without kTLS the scenarios that need it
+//! show that it is said so, and that the same streams are carried all the same.
+
+mod keys;
+mod seen;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use xtask::artifacts;
+use xtask::lab::topology::{NODES, Node};
+use xtask::lab::{Build, Lab};
+use xtask::shapes;
+use xtask::wire::{Capture, Report};
+
+const MODE: &str = "\n[records]\nmode = \"kernel\"\n";
+
+/// Plays with daemons that want kernel records, and captures all that they say; afterwards there
+/// are none.
+fn with_kernel_records(
+    lab: &mut Lab,
+    name: &str,
+    start: impl Fn(&mut Lab, Node, &Build) -> Result<()>,
+    act: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<Report> {
+    shapes::serve(lab)?;
+    lab.stop_daemons()?;
+    let capture = Capture::start(lab, name)?;
+    let build = Build {
+        kedged: lab.tools.kedged.clone(),
+        object: lab.tools.object.clone(),
+        lines: MODE.to_owned(),
+    };
+    let played = start_both(lab, &build, start).and_then(|()| act(lab));
+    let report = capture.finish(lab);
+    lab.stop_daemons()?;
+    played?;
+    report
+}
+
+fn start_both(
+    lab: &mut Lab,
+    build: &Build,
+    start: impl Fn(&mut Lab, Node, &Build) -> Result<()>,
+) -> Result<()> {
+    for node in NODES {
+        start(lab, node, build)?;
+    }
+    NODES
+        .into_iter()
+        .try_for_each(|node| lab.daemon_answers(node))
+}
+
+/// The build under test.
+fn as_it_is(lab: &mut Lab, node: Node, build: &Build) -> Result<()> {
+    lab.start_build(node, build, None).map(drop)
+}
+
+/// The control build, with these faults.
+fn faulty(lab: &mut Lab, node: Node, build: &Build, faults: &str) -> Result<()> {
+    let build = Build {
+        kedged: artifacts::build_faulty_kedged()?,
+        ..build.clone()
+    };
+    lab.start_build(node, &build, Some(faults)).map(drop)
+}
+
+/// What a daemon's kernel does of what it was asked for.
+struct Asked {
+    suites: Vec<Value>,
+    missing: Vec<Value>,
+}
+
+fn asked(lab: &Lab, node: Node) -> Result<Asked> {
+    let status = status(lab, node)?;
+    let list = |name: &str| {
+        status["records"][name]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    };
+    let asked = Asked {
+        suites: list("kernel_suites"),
+        missing: list("kernel_missing"),
+    };
+    ensure!(
+        !asked.suites.is_empty() || !asked.missing.is_empty(),
+        "neither done nor said: {status}"
+    );
+    Ok(asked)
+}
+
+fn status(lab: &Lab, node: Node) -> Result<Value> {
+    Ok(serde_json::from_str(
+        &lab.kedge(node, &["status", "--json"])?,
+    )?)
+}
+
+fn counter(lab: &Lab, node: Node, name: &str) -> Result<u64> {
+    Ok(status(lab, node)?["counters"][name].as_u64().unwrap_or(0))
+}
