@@ -1,7 +1,7 @@
 //! `kedge status`: one daemon at a glance.
 
 use crate::timestamp::Timestamp;
-use kedge_model::{NodeName, SpiffeId, TrustDomain};
+use kedge_model::{NodeName, SpiffeId, Suite, TrustDomain};
 use kedge_policy::PolicyVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ pub struct Status {
     pub directory: DirectoryStatus,
     pub policy: PolicyStatus,
     pub capture: CaptureStatus,
+    pub records: Vec<SuiteRecords>,
     pub workers: Vec<WorkerStatus>,
     pub listeners: Vec<Listener>,
     /// The daemon's counters since its start, by name; refusals as `refused.<label>`.
@@ -60,6 +61,23 @@ pub struct CaptureStatus {
     pub uncapturable: Vec<Uncapturable>,
     /// Workloads that could go round what is enforced at their cgroup.
     pub unenforceable: Vec<Unenforceable>,
+}
+
+/// Who seals and opens the records of flows with this suite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuiteRecords {
+    pub suite: Suite,
+    pub by: SealedBy,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SealedBy {
+    Userspace,
+    Kernel,
+    /// The kernel, in a direction that has carried a mebibyte.
+    KernelInBulk,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

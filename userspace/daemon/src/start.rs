@@ -2,6 +2,7 @@
 
 use crate::config::{Config, RecordsMode};
 use crate::control::{self, Control, Initial, KernelEvents, Sources, join_own};
+use crate::dataplane::calibration::calibrate;
 use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::refusals::Refusals;
@@ -134,6 +135,7 @@ async fn serve(start: Start) -> Result<()> {
         refusals: refusals.clone(),
         ages: Arc::clone(&control.ages),
         uncapturable: uncapturable.clone(),
+        kernel_records: kernel_records.clone(),
         started: start.started,
     };
     let crew = Crew {
@@ -314,11 +316,13 @@ async fn stand_alone(predecessor: Option<&Predecessor>) -> Result<()> {
 fn kernel_records(config: &Config, events: &Events) -> KernelRecords {
     let canaries = match config.records {
         RecordsMode::Userspace => Vec::new(),
-        RecordsMode::Kernel => canary::sing(),
+        RecordsMode::Auto | RecordsMode::Kernel => canary::sing(),
     };
-    let (chosen, reasons) = KernelRecords::choose(config.records, &canaries);
-    for reason in reasons {
-        events.kernel_records_missing(&reason);
+    let chosen = KernelRecords::choose(config.records, &config.suites, &canaries, calibrate);
+    for choice in chosen.choices() {
+        if choice.missing {
+            events.kernel_records_missing(choice.suite, &choice.reason);
+        }
     }
     chosen
 }

@@ -2,7 +2,7 @@
 
 use super::quantity::duration;
 use super::table::fields;
-use kedge_api::{ListenerRole, Status, SvidStatus, Unenforceable};
+use kedge_api::{ListenerRole, SealedBy, Status, SuiteRecords, SvidStatus, Unenforceable};
 use std::collections::BTreeMap;
 
 #[must_use]
@@ -32,6 +32,7 @@ pub fn status(status: &Status) -> String {
         "unenforceable",
         status.capture.unenforceable.iter().map(unenforceable),
     );
+    list(&mut rows, "records", status.records.iter().map(records));
     list(
         &mut rows,
         "workers",
@@ -56,6 +57,15 @@ pub fn status(status: &Status) -> String {
     list(&mut rows, "counters", counters(&status.counters));
     list(&mut rows, "programs", counters(&status.capture.counters));
     fields(&rows)
+}
+
+fn records(records: &SuiteRecords) -> String {
+    let by = match records.by {
+        SealedBy::Userspace => "userspace",
+        SealedBy::Kernel => "kernel",
+        SealedBy::KernelInBulk => "kernel from the first MiB on",
+    };
+    format!("{}: {by} ({})", records.suite, records.reason)
 }
 
 /// Whom the guard of a cgroup cannot hold.
