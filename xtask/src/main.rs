@@ -22,6 +22,7 @@ bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by si
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
 vm test [KERNEL…]        yes   2 min a kernel   the tests that touch the kernel, on other kernels
+vm bench [KERNEL]        yes   5 min            instructions per byte and per round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
 ci                       yes   20 min           test --strict --fuzz --kernels: what .ci/run runs
@@ -142,6 +143,11 @@ enum VmVerb {
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
+    /// Count the instructions of a byte and of a round trip, by each way of records.
+    Bench {
+        #[arg(default_value = "7.3")]
+        kernel: String,
+    },
     /// A shell, with kedge in it.
     Shell { kernel: String },
 }
@@ -188,6 +194,7 @@ fn run(verb: Verb) -> Result<()> {
             let tools = ready()?;
             match verb {
                 VmVerb::Test { kernels, only } => vm::test(&kernels, &only, &tools),
+                VmVerb::Bench { kernel } => vm::bench(&kernel, &tools),
                 VmVerb::Shell { kernel } => vm::shell(&kernel, &tools),
             }
         }

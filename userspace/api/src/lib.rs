@@ -24,8 +24,8 @@ pub use kedge_policy::{Effect, Explanation, NearMiss, PolicyVersion, RuleReferen
 pub use link::{Link, LinkState, Links, TlsRole};
 pub use probe::Probe;
 pub use status::{
-    CaptureStatus, DirectoryStatus, Listener, ListenerRole, PolicyStatus, RecordsStatus, Status,
-    SvidStatus, Uncapturable, Unenforceable, WorkerStatus,
+    CaptureStatus, DirectoryStatus, Listener, ListenerRole, PolicyStatus, SealedBy, Status,
+    SuiteRecords, SvidStatus, Uncapturable, Unenforceable, WorkerStatus,
 };
 pub use timestamp::{NotATimestamp, Timestamp};
 

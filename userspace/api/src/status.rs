@@ -18,7 +18,7 @@ pub struct Status {
     pub directory: DirectoryStatus,
     pub policy: PolicyStatus,
     pub capture: CaptureStatus,
-    pub records: RecordsStatus,
+    pub records: Vec<SuiteRecords>,
     pub workers: Vec<WorkerStatus>,
     pub listeners: Vec<Listener>,
     /// The daemon's counters since its start, by name; refusals as `refused.<label>`.
@@ -63,13 +63,21 @@ pub struct CaptureStatus {
     pub unenforceable: Vec<Unenforceable>,
 }
 
-/// Who seals and opens the records of flows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordsStatus {
-    /// Suites whose records are the kernel's (kTLS); those of all others are the daemon's own.
-    pub kernel_suites: Vec<Suite>,
-    /// What the kernel was asked for and does not do, and why.
-    pub kernel_missing: Vec<String>,
+/// Who seals and opens the records of flows with this suite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuiteRecords {
+    pub suite: Suite,
+    pub by: SealedBy,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SealedBy {
+    Userspace,
+    Kernel,
+    /// The kernel, in a direction that has carried a mebibyte.
+    KernelInBulk,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

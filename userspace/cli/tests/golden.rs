@@ -7,7 +7,7 @@
 use kedge_api::{
     CaptureStatus, Diagnosis, DirectoryStatus, Event, EventKind, Feature, Features, Finding, Flow,
     FlowPhase, FlowRole, Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus,
-    PolicyVersion, RecordsStatus, Status, SvidStatus, Timestamp, TlsRole, Uncapturable,
+    PolicyVersion, SealedBy, Status, SuiteRecords, SvidStatus, Timestamp, TlsRole, Uncapturable,
     Unenforceable, WorkerStatus,
 };
 use kedge_cli::{command, render};
@@ -119,10 +119,7 @@ fn status() {
             }],
             unenforceable: unenforceable(),
         },
-        records: RecordsStatus {
-            kernel_suites: vec![Suite::Aes128Gcm, Suite::Aes256Gcm],
-            kernel_missing: vec!["kTLS: ChaCha20-Poly1305: needed".to_owned()],
-        },
+        records: records(),
         workers: vec![
             WorkerStatus {
                 worker: 0,
@@ -144,6 +141,24 @@ fn status() {
     both("status", &status, render::status);
 }
 
+fn records() -> Vec<SuiteRecords> {
+    let records = |suite, by, reason: &str| SuiteRecords {
+        suite,
+        by,
+        reason: reason.to_owned(),
+    };
+    let costs = "the kernel takes 82 % of our time in bulk, 104 % for 1 KiB there and back";
+    vec![
+        records(Suite::Aes256Gcm, SealedBy::KernelInBulk, costs),
+        records(Suite::Aes128Gcm, SealedBy::Kernel, "as configured"),
+        records(
+            Suite::ChaCha20Poly1305,
+            SealedBy::Userspace,
+            "kTLS: ChaCha20-Poly1305: not taken: ENOENT",
+        ),
+    ]
+}
+
 #[test]
 fn status_of_an_expired_node_without_capture() {
     let text = fs::read_to_string(golden("status.json")).unwrap();
@@ -155,7 +170,6 @@ fn status_of_an_expired_node_without_capture() {
         uncapturable: vec![],
         unenforceable: vec![],
     };
-    status.records = RecordsStatus::default();
     both("status-expired", &status, render::status);
 }
 

@@ -100,6 +100,8 @@ struct RawRecords {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordsMode {
+    /// The kernel, as far as its canaries sing, where it was measured to be cheaper.
+    Auto,
     #[default]
     Userspace,
     /// The kernel (kTLS), as far as its canaries sing.

@@ -11,7 +11,7 @@ use crate::world::World;
 use kedge_api::{Event, EventKind, Timestamp};
 use kedge_link::LinkError;
 use kedge_link::wire::Record0;
-use kedge_model::{NodeName, Refusal, SpiffeId, TrustDomain};
+use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -298,9 +298,10 @@ impl Events {
     }
 
     /// Records that were to be the kernel's stay in userspace.
-    pub fn kernel_records_missing(&self, reason: &str) {
+    pub fn kernel_records_missing(&self, suite: Suite, reason: &str) {
         let remedy = "load the module that is missing, or set records.mode = \"userspace\"";
-        self.advise(EventKind::KernelRecordsMissing, reason, remedy);
+        let cause = format!("{suite}: {reason}");
+        self.advise(EventKind::KernelRecordsMissing, cause, remedy);
     }
 
     /// A new version of a file cannot be used; the last good one stays in force.

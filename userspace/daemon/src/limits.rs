@@ -136,6 +136,17 @@ pub const CARRIERS_PASSED: usize = 256;
 /// How long a daemon that has handed over stays at least: an accepted connection waits no longer
 /// for the directory, a link and an identity in turn.
 pub const RETIREMENT_MIN: Duration = Duration::from_secs(3 * HOLD.as_secs());
+/// How long the calibration of one suite's records may take, about.
+pub const CALIBRATION_TIME: Duration = Duration::from_millis(50);
+/// Most turns on each path that it takes meanwhile.
+pub const CALIBRATION_ROUNDS: usize = 16;
+/// Bytes of a turn's stream, and questions of 1 KiB that come before it.
+pub const CALIBRATION_BULK: usize = 1 << 20;
+pub const CALIBRATION_QUESTIONS: usize = 32;
+/// Per cent of what our own records cost, up to which the kernel's are worth a change.
+pub const WORTH_A_CHANGE: u32 = 90;
+/// Bytes in one direction that make it a bulk transfer.
+pub const BULK_BYTES: u64 = 1 << 20;
 /// How long live flows may go on after SIGTERM.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 

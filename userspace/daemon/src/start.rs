@@ -2,6 +2,7 @@
 
 use crate::config::{Config, RecordsMode};
 use crate::control::{self, Control, Initial, KernelEvents, Sources, join_own};
+use crate::dataplane::calibration::calibrate;
 use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::refusals::Refusals;
@@ -19,7 +20,7 @@ use crate::listeners::Listeners;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use anyhow::{Context, Result};
-use kedge_api::{EventKind, RecordsStatus};
+use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
 use kedge_directory::Directory;
 use kedge_identity::{NodeSvid, Trust};
@@ -96,7 +97,7 @@ struct Start {
 async fn serve(start: Start) -> Result<()> {
     let (config, mut capture) = (start.config, start.capture);
     let (events, log) = begin_events(&config);
-    let (kernel_records, records) = kernel_records(&config, &events);
+    let kernel_records = kernel_records(&config, &events);
     let refusals = Refusals::new(capture.refusals());
     let told = readers(&mut capture, start.predecessor.is_some());
     let attached = format!("generation {} attached", capture.generation());
@@ -134,7 +135,7 @@ async fn serve(start: Start) -> Result<()> {
         refusals: refusals.clone(),
         ages: Arc::clone(&control.ages),
         uncapturable: uncapturable.clone(),
-        records,
+        kernel_records: kernel_records.clone(),
         kernel_tls: KernelTls::begin(),
         started: start.started,
     };
@@ -313,20 +314,18 @@ async fn stand_alone(predecessor: Option<&Predecessor>) -> Result<()> {
 }
 
 /// What the kernel is asked for and cannot do is said once, and done in userspace.
-fn kernel_records(config: &Config, events: &Events) -> (KernelRecords, RecordsStatus) {
+fn kernel_records(config: &Config, events: &Events) -> KernelRecords {
     let canaries = match config.records {
         RecordsMode::Userspace => Vec::new(),
-        RecordsMode::Kernel => canary::sing(),
+        RecordsMode::Auto | RecordsMode::Kernel => canary::sing(),
     };
-    let (chosen, reasons) = KernelRecords::choose(config.records, &canaries);
-    for reason in &reasons {
-        events.kernel_records_missing(reason);
+    let chosen = KernelRecords::choose(config.records, &config.suites, &canaries, calibrate);
+    for choice in chosen.choices() {
+        if choice.missing {
+            events.kernel_records_missing(choice.suite, &choice.reason);
+        }
     }
-    let status = RecordsStatus {
-        kernel_suites: chosen.suites().to_vec(),
-        kernel_missing: reasons,
-    };
-    (chosen, status)
+    chosen
 }
 
 /// Collects what is reported from now on.

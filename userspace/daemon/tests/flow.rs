@@ -9,6 +9,7 @@
 //! our own and, where this kernel has TLS, with the kernel's (`cargo xtask vm test`).
 
 use kedge_daemon::dataplane::buffer::{FRONT, Pipes, Pool};
+use kedge_daemon::dataplane::calibration::calibrate;
 use kedge_daemon::dataplane::flow::{Flow, Records};
 use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
 use kedge_daemon::dataplane::registry::Meter;
@@ -64,12 +65,10 @@ struct Path {
     suite: Suite,
 }
 
-const KERNEL: Records = Records::Kernel { attached: false };
-
 /// All that there are on this kernel.
 fn paths() -> Vec<Path> {
     let kernel = Suite::ALL.into_iter().filter(|suite| kernel_has(*suite));
-    let kernel = kernel.map(|suite| (KERNEL, suite));
+    let kernel = kernel.map(|suite| (Records::AT_ONCE, suite));
     let ours = Suite::ALL.map(|suite| (Records::Userspace, suite));
     let all = ours.into_iter().chain(kernel);
     all.map(|(records, suite)| Path { records, suite })
@@ -455,6 +454,55 @@ fn a_reader_that_stops_stops_the_writer_within_bounded_buffers() {
             .expect("every byte that was taken");
         assert!(got.iter().zip(chunk.iter().cycle()).all(|(a, b)| a == b));
     });
+}
+
+#[test]
+fn a_direction_goes_to_the_kernel_once_it_has_carried_bulk_and_no_other_does() {
+    let in_bulk = |path: Path| Path {
+        records: Records::kernel_after(1 << 20),
+        ..path
+    };
+    let kernels = paths()
+        .into_iter()
+        .filter(|path| path.records != Records::Userspace);
+    for path in kernels.map(in_bulk) {
+        run_on(path, &async |path| {
+            let mut ends = ends(path).await;
+            let by_kernel = |ends: &Ends| {
+                let [opener, acceptor] = &ends.meters;
+                let ways = [
+                    &opener.sent_by_kernel,
+                    &acceptor.received_by_kernel,
+                    &acceptor.sent_by_kernel,
+                    &opener.received_by_kernel,
+                ];
+                ways.map(|way| way.load(Relaxed))
+            };
+            for (len, by) in [(1_000, [false; 4]), (4 << 20, [true, true, false, false])] {
+                let sent = pattern(len);
+                let mut got = vec![0; len];
+                let write = ends.client.write_all(&sent);
+                let (wrote, read) = tokio::join!(write, ends.server.read_exact(&mut got));
+                wrote.and(read.map(drop)).expect("a stream");
+                assert!(got == sent, "{len} bytes");
+                ends.server.write_all(b"taken").await.expect("write");
+                ends.client
+                    .read_exact(&mut [0; 5])
+                    .await
+                    .expect("an answer");
+                assert_eq!(by_kernel(&ends), by, "{path:?}, {len} bytes");
+            }
+        });
+    }
+}
+
+#[test]
+fn what_records_cost_is_measured_where_the_kernel_has_them() {
+    for suite in Suite::ALL.into_iter().filter(|suite| kernel_has(*suite)) {
+        let costs = calibrate(suite).expect("this kernel has them");
+        println!("{suite}: {costs:?}");
+        assert!(costs.bulk > 0 && costs.small > 0, "{costs:?}");
+    }
 }
 
 async fn poll_write(stream: &TcpStream, bytes: &[u8]) -> usize {

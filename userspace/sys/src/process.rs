@@ -1,7 +1,9 @@
 //! What the daemon asks of the kernel for its own process.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
 use std::io;
+use std::time::Duration;
 
 /// Raises the soft limit of descriptors to the hard one and returns it.
 ///
@@ -22,6 +24,14 @@ pub fn forbid_dumps() -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     nix::sys::prctl::set_dumpable(false)?;
     Ok(())
+}
+
+/// The processor's time that this thread has used, its system calls included.
+///
+/// # Errors
+/// Of clock_gettime().
+pub fn thread_time() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// Ends this process at once, as SIGKILL from outside does: nothing is cleaned up.

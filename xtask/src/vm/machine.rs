@@ -72,14 +72,26 @@ impl Qemu {
     /// A machine with two CPUs that boots `kernel` and `image`.
     #[must_use]
     pub fn machine(&self, kernel: &Path, image: &Path, mode: &str) -> Command {
-        let mut qemu = self.command();
-        qemu.args(
-            "-nodefaults -no-user-config -M q35 -smp 2 -m 3072 -no-reboot -display none".split(' '),
-        );
-        match kvm_works() {
-            true => qemu.args(["-accel", "kvm", "-cpu", "host"]),
-            false => qemu.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]),
+        let processor = match kvm_works() {
+            true => "-smp 2 -accel kvm -cpu host",
+            false => "-smp 2 -accel tcg,thread=multi,tb-size=512 -cpu max",
         };
+        self.with_processor(processor, kernel, image, mode)
+    }
+
+    /// The same with one emulated CPU, whose clock goes on by a nanosecond with each instruction,
+    /// and at once to the next timer when there is nothing to do.
+    #[must_use]
+    pub fn counting_machine(&self, kernel: &Path, image: &Path, mode: &str) -> Command {
+        let processor =
+            "-smp 1 -accel tcg,thread=single,tb-size=512 -cpu max -icount shift=0,sleep=off";
+        self.with_processor(processor, kernel, image, mode)
+    }
+
+    fn with_processor(&self, processor: &str, kernel: &Path, image: &Path, mode: &str) -> Command {
+        let mut qemu = self.command();
+        let board = "-nodefaults -no-user-config -M q35 -m 3072 -no-reboot -display none";
+        qemu.args(board.split(' ')).args(processor.split(' '));
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
         // Emulated clocks stutter under load; without these the kernel complains of them.

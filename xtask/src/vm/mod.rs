@@ -146,6 +146,47 @@ fn verdicts(folder: &Path) -> Result<Vec<Verdict>> {
     lines.lines().map(verdict).collect()
 }
 
+/// What a byte and a round trip cost on a kernel, in instructions: repeatable, whatever else this
+/// machine does.
+///
+/// # Errors
+/// When the kernel cannot carry kedge, a measurement fails, or two do not agree.
+pub fn bench(name: &str, tools: &Tools) -> Result<()> {
+    let kernel = kernels::choose(&[name.to_owned()])?.remove(0);
+    ensure!(
+        kernel.capture,
+        "kedge's programs cannot be loaded on Linux {name}"
+    );
+    let (qemu, init, programs) = (Qemu::find()?, build_init()?, programs::build(tools)?);
+    let (unpacked, image) = image(&kernel, &init, &programs, &plan::counting())?;
+    let folder = machine::folder(&format!("{name}-bench"))?;
+    let archive = folder.join("image.cpio");
+    image.write(&archive)?;
+    println!("vm: Linux {name} on one emulated processor; this takes some minutes");
+    let qemu = qemu.counting_machine(&unpacked.kernel, &archive, "test");
+    let end = machine::run(qemu, &folder, LIMIT)?;
+    let path = folder.join("console.log");
+    let console = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    ensure!(
+        end == End::AllPassed,
+        "a measurement failed: see {}",
+        path.display()
+    );
+    println!("{:10} {:32} {:>10}", "records", "figure", "value");
+    for line in String::from_utf8_lossy(&console).lines() {
+        if let Some([records, figure, value]) = figure(line) {
+            println!("{records:10} {figure:32} {value:>10}");
+        }
+    }
+    Ok(())
+}
+
+/// Who seals records, what was counted, and how many.
+fn figure(line: &str) -> Option<[&str; 3]> {
+    let words: Vec<_> = line.strip_prefix("figure ")?.split_whitespace().collect();
+    words.try_into().ok()
+}
+
 /// A shell in a machine with that kernel, with kedge in it.
 ///
 /// # Errors

@@ -24,8 +24,12 @@ struct Scenario {
     words: &'static [&'static str],
 }
 
-/// The programs of `xtask/tests` that [`runs`] names.
-pub const SCENARIO_PROGRAMS: [&str; 4] = ["first_light", "guard", "records", "shapes"];
+/// The programs of `xtask/tests` that [`runs`] and [`counting`] name.
+pub const SCENARIO_PROGRAMS: [&str; 5] =
+    ["first_light", "guard", INSTRUCTIONS, "records", "shapes"];
+
+/// What [`counting`] runs.
+pub const INSTRUCTIONS: &str = "instructions";
 
 /// Each wants a lab, a capture and nothing but kedge's own servers; none has a tight time in it,
 /// since the clock of an emulated machine stutters.
@@ -89,6 +93,17 @@ pub fn runs(kernel: &Kernel, tests: &[&str], only: &[String]) -> Vec<Run> {
     runs.extend(scenarios.map(Scenario::run));
     runs.retain(|run| only.is_empty() || only.iter().any(|word| run.name.contains(word.as_str())));
     runs
+}
+
+/// For a machine that counts instructions.
+#[must_use]
+pub fn counting() -> Vec<Run> {
+    let scenario = Scenario {
+        program: INSTRUCTIONS,
+        records: None,
+        words: &[],
+    };
+    vec![scenario.run()]
 }
 
 fn test(name: &str) -> Run {

@@ -123,19 +123,23 @@ fn every_step(lab: &mut Lab, victim: Node, steps: &[Step]) -> Result<()> {
 fn die_at_each(lab: &mut Lab, faulty: &Path, victim: Node, steps: &[Step]) -> Result<()> {
     lab.start_faulty_daemon(victim.other(), faulty, NONE)?;
     lab.daemon_answers(victim.other())?;
-    let deaths = times(2, 200);
+    let streams = times(1, 200) as u64;
     for step in steps {
-        for death in 0..deaths {
+        let (mut death, mut cut) = (0, 0);
+        while death < 2 || cut < streams {
             let shape = step.shapes[death % step.shapes.len()];
             // The later passages of a long series would come after the end of the streams.
             let passage = step.first + step.stride * (death % 10);
-            one_death(lab, faulty, victim, step, passage, shape)
+            cut += one_death(lab, faulty, victim, step, passage, shape)
                 .with_context(|| format!("{}, passage {passage}, {shape}", step.what))?;
+            death += 1;
         }
+        println!("{}: {death} deaths cut {cut} streams", step.what);
     }
     back_to_life(lab, faulty, victim)
 }
 
+/// How many streams it cut.
 fn one_death(
     lab: &mut Lab,
     faulty: &Path,
@@ -143,7 +147,7 @@ fn one_death(
     step: &Step,
     passage: usize,
     shape: &str,
-) -> Result<()> {
+) -> Result<u64> {
     back_to_life(lab, faulty, victim)?;
     lab.daemon(victim)?.stop(Signal::SIGKILL)?;
     let fault = format!("{}:{passage}", step.point);
@@ -158,7 +162,7 @@ fn one_death(
         cut += played.cut;
     }
     ensure!(cut > 0, "nobody noticed");
-    Ok(())
+    Ok(cut)
 }
 
 /// With the daemon back, connections are whole again; and then connect() repeats no refusal, and

@@ -1,6 +1,6 @@
 //! Keys that are updated hundreds of times, and keys that the kernel refuses.
 
-use crate::{asked, counter, faulty, with_kernel_records};
+use crate::{counter, faulty, kernel_suites, with_kernel_records};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
@@ -87,7 +87,7 @@ fn refusals_told(lab: &Lab, node: Node) -> Result<u64> {
 }
 
 fn has_kernel_records(lab: &Lab) -> Result<bool> {
-    let suites = asked(lab, Node::A)?.suites;
+    let suites = kernel_suites(lab, Node::A)?;
     if suites.is_empty() {
         println!("no kernel records here");
     }

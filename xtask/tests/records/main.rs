@@ -12,7 +12,7 @@
 mod keys;
 mod seen;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::artifacts;
 use xtask::lab::topology::{NODES, Node};
@@ -72,29 +72,13 @@ fn faulty(lab: &mut Lab, node: Node, build: &Build, faults: &str) -> Result<()> 
     lab.start_build(node, &build, Some(faults)).map(drop)
 }
 
-/// What a daemon's kernel does of what it was asked for.
-struct Asked {
-    suites: Vec<Value>,
-    missing: Vec<Value>,
-}
-
-fn asked(lab: &Lab, node: Node) -> Result<Asked> {
+/// The suites whose records a daemon's kernel seals and opens.
+fn kernel_suites(lab: &Lab, node: Node) -> Result<Vec<Value>> {
     let status = status(lab, node)?;
-    let list = |name: &str| {
-        status["records"][name]
-            .as_array()
-            .cloned()
-            .unwrap_or_default()
-    };
-    let asked = Asked {
-        suites: list("kernel_suites"),
-        missing: list("kernel_missing"),
-    };
-    ensure!(
-        !asked.suites.is_empty() || !asked.missing.is_empty(),
-        "neither done nor said: {status}"
-    );
-    Ok(asked)
+    let suites = status["records"].as_array().context("a list of suites")?;
+    ensure!(!suites.is_empty(), "neither done nor said: {status}");
+    let kernels = suites.iter().filter(|suite| suite["by"] == "kernel");
+    Ok(kernels.map(|suite| suite["suite"].clone()).collect())
 }
 
 fn status(lab: &Lab, node: Node) -> Result<Value> {

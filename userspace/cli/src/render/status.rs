@@ -2,7 +2,7 @@
 
 use super::quantity::duration;
 use super::table::fields;
-use kedge_api::{ListenerRole, RecordsStatus, Status, SvidStatus, Unenforceable};
+use kedge_api::{ListenerRole, SealedBy, Status, SuiteRecords, SvidStatus, Unenforceable};
 use std::collections::BTreeMap;
 
 #[must_use]
@@ -17,13 +17,7 @@ pub fn status(status: &Status) -> String {
         ("directory", directory(status)),
         ("policy", policy(status)),
         ("capture", capture(status)),
-        ("records", records(&status.records)),
     ];
-    list(
-        &mut rows,
-        "in userspace",
-        status.records.kernel_missing.iter().cloned(),
-    );
     list(
         &mut rows,
         "uncapturable",
@@ -38,6 +32,7 @@ pub fn status(status: &Status) -> String {
         "unenforceable",
         status.capture.unenforceable.iter().map(unenforceable),
     );
+    list(&mut rows, "records", status.records.iter().map(records));
     list(
         &mut rows,
         "workers",
@@ -62,6 +57,15 @@ pub fn status(status: &Status) -> String {
     list(&mut rows, "counters", counters(&status.counters));
     list(&mut rows, "programs", counters(&status.capture.counters));
     fields(&rows)
+}
+
+fn records(records: &SuiteRecords) -> String {
+    let by = match records.by {
+        SealedBy::Userspace => "userspace",
+        SealedBy::Kernel => "kernel",
+        SealedBy::KernelInBulk => "kernel from the first MiB on",
+    };
+    format!("{}: {by} ({})", records.suite, records.reason)
 }
 
 /// Whom the guard of a cgroup cannot hold.
@@ -134,18 +138,6 @@ fn capture(status: &Status) -> String {
     match status.capture.generation {
         Some(generation) => format!("generation {generation}"),
         None => "off: no program is attached".to_owned(),
-    }
-}
-
-fn records(records: &RecordsStatus) -> String {
-    let suites: Vec<_> = records
-        .kernel_suites
-        .iter()
-        .map(|suite| suite.to_string())
-        .collect();
-    match suites.is_empty() {
-        true => "sealed and opened by kedged".to_owned(),
-        false => format!("sealed and opened by the kernel: {}", suites.join(", ")),
     }
 }
 

@@ -29,8 +29,21 @@ pub struct Flow {
 pub enum Records {
     #[default]
     Userspace,
-    /// The kernel, as soon as it can take over; `attached`: it has been prepared.
-    Kernel { attached: bool },
+    /// The kernel, as soon as it can take over a direction that has carried `after` bytes;
+    /// `attached`: the carrier has been prepared.
+    Kernel { after: u64, attached: bool },
+}
+
+impl Records {
+    pub const AT_ONCE: Self = Self::kernel_after(0);
+
+    #[must_use]
+    pub const fn kernel_after(after: u64) -> Self {
+        Self::Kernel {
+            after,
+            attached: false,
+        }
+    }
 }
 
 /// One direction, and whether it has ended.
@@ -127,20 +140,22 @@ impl Flow {
     /// Gives each direction to the kernel when it stands between two records. A kernel that cannot
     /// prepare the carrier has taken nothing yet: then the records stay where they are.
     fn hand_over(&mut self, meter: &Meter) -> Result<(), Broken> {
-        let Records::Kernel { attached } = &mut self.records else {
+        let Records::Kernel { after, attached } = &mut self.records else {
             return Ok(());
         };
-        if !*attached {
+        let out_due = meter.sent_bytes.load(Relaxed) >= *after;
+        let back_due = meter.received_bytes.load(Relaxed) >= *after;
+        if !*attached && (out_due || back_due) {
             if ktls::attach(&self.far).is_err() {
                 self.records = Records::Userspace;
                 return Ok(());
             }
             *attached = true;
         }
-        if self.out.give_to_kernel(&self.far)? {
+        if out_due && self.out.give_to_kernel(&self.far)? {
             meter.sent_by_kernel.store(true, Relaxed);
         }
-        if self.back.give_to_kernel(&self.far)? {
+        if back_due && self.back.give_to_kernel(&self.far)? {
             meter.received_by_kernel.store(true, Relaxed);
         }
         Ok(())

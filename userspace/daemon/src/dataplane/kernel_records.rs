@@ -1,91 +1,186 @@
-//! Which flows' records the kernel seals and opens: what was asked for, and what this kernel was
-//! seen to do well.
+//! Which flows' records the kernel seals and opens: what was asked for, what this kernel was seen
+//! to do well, and what each way was measured to cost.
 
 use crate::config::RecordsMode;
+use crate::dataplane::calibration::Costs;
 use crate::dataplane::flow::Records;
+use crate::limits::{BULK_BYTES, WORTH_A_CHANGE};
 use kedge_model::Suite;
 use kedge_sys::canary::Canary;
+use std::io;
 
-/// The suites whose records the kernel has.
+/// For each suite that was asked for, in that order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelRecords(Vec<Suite>);
+pub struct KernelRecords(Vec<Choice>);
+
+/// Who seals and opens the records of a suite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub suite: Suite,
+    pub records: Records,
+    pub reason: String,
+    /// Whether the kernel was asked for in vain.
+    pub missing: bool,
+}
 
 /// Without these a flow cannot end as it should, or its key cannot outlive its budget.
 const NEEDED: [&str; 3] = ["kTLS", "kTLS: control records", "kTLS: key update"];
 
-const SUITES: [(&str, Suite); 3] = [
-    ("kTLS: AES-128-GCM", Suite::Aes128Gcm),
-    ("kTLS: AES-256-GCM", Suite::Aes256Gcm),
-    ("kTLS: ChaCha20-Poly1305", Suite::ChaCha20Poly1305),
-];
-
 impl KernelRecords {
-    /// By what the canaries have shown; and for each thing that was asked for in vain, why.
-    pub fn choose(mode: RecordsMode, canaries: &[Canary]) -> (Self, Vec<String>) {
-        if mode == RecordsMode::Userspace {
-            return (Self::default(), Vec::new());
-        }
-        let silent = canaries.iter().filter(|canary| !canary.works);
-        let reasons: Vec<_> = silent
-            .clone()
-            .map(|canary| format!("{}: {}", canary.name, canary.reason))
-            .collect();
-        let is_silent = |name: &str| silent.clone().any(|canary| canary.name == name);
-        if NEEDED.into_iter().any(is_silent) {
-            return (Self::default(), reasons);
-        }
-        let suites = SUITES.into_iter().filter(|(name, _)| !is_silent(name));
-        (Self(suites.map(|(_, suite)| suite).collect()), reasons)
+    pub fn choose(
+        mode: RecordsMode,
+        suites: &[Suite],
+        canaries: &[Canary],
+        calibrate: impl Fn(Suite) -> io::Result<Costs>,
+    ) -> Self {
+        let choice = |suite: &Suite| {
+            let silent = why_not(*suite, canaries);
+            let missing = mode == RecordsMode::Kernel && silent.is_some();
+            let (records, reason) = match (mode, silent) {
+                (RecordsMode::Userspace, _) => (Records::Userspace, "as configured".to_owned()),
+                (_, Some(silent)) => (Records::Userspace, silent),
+                (RecordsMode::Kernel, None) => (Records::AT_ONCE, "as configured".to_owned()),
+                (RecordsMode::Auto, None) => by_costs(calibrate(*suite)),
+            };
+            Choice {
+                suite: *suite,
+                records,
+                reason,
+                missing,
+            }
+        };
+        Self(suites.iter().map(choice).collect())
     }
 
     #[must_use]
-    pub fn suites(&self) -> &[Suite] {
-        &self.0
-    }
 
     pub fn of(&self, suite: Suite) -> Records {
-        match self.0.contains(&suite) {
-            true => Records::Kernel { attached: false },
-            false => Records::Userspace,
-        }
+        let choice = self.0.iter().find(|choice| choice.suite == suite);
+        choice.map_or(Records::Userspace, |choice| choice.records)
     }
+
+    pub fn choices(&self) -> &[Choice] {
+        &self.0
+    }
+}
+
+/// The first canary that the suite needs and that does not sing.
+fn why_not(suite: Suite, canaries: &[Canary]) -> Option<String> {
+    let of_suite = match suite {
+        Suite::Aes128Gcm => "kTLS: AES-128-GCM",
+        Suite::Aes256Gcm => "kTLS: AES-256-GCM",
+        Suite::ChaCha20Poly1305 => "kTLS: ChaCha20-Poly1305",
+    };
+    let is_needed = |canary: &&Canary| NEEDED.contains(&canary.name) || canary.name == of_suite;
+    let silent = canaries
+        .iter()
+        .filter(is_needed)
+        .find(|canary| !canary.works)?;
+    Some(format!("{}: {}", silent.name, silent.reason))
+}
+
+/// A change must be worth it, since noise is in every figure; and a flow cannot take its keys back
+/// from the kernel, so that one which may still become a bulk transfer goes there only if it
+/// loses nothing then.
+fn by_costs(costs: io::Result<Costs>) -> (Records, String) {
+    let costs = match costs {
+        Ok(costs) => costs,
+        Err(error) => return (Records::Userspace, format!("calibrate: {error}")),
+    };
+    let reason = format!(
+        "the kernel takes {} % of our time in bulk, {} % for 1 KiB there and back",
+        costs.bulk, costs.small
+    );
+    let records = if costs.small <= WORTH_A_CHANGE && costs.bulk <= 100 {
+        Records::AT_ONCE
+    } else if costs.bulk <= WORTH_A_CHANGE {
+        Records::kernel_after(BULK_BYTES)
+    } else {
+        Records::Userspace
+    };
+    (records, reason)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn canaries(silent: &[&str]) -> Vec<Canary> {
-        let suites = SUITES.map(|(name, _)| name);
-        let names = NEEDED.into_iter().chain(suites);
+    const OF_SUITES: [&str; 3] = [
+        "kTLS: AES-256-GCM",
+        "kTLS: ChaCha20-Poly1305",
+        "kTLS: AES-128-GCM",
+    ];
+
+    fn canaries(silent: &str) -> Vec<Canary> {
         let canary = |name| Canary {
             name,
-            works: !silent.contains(&name),
+            works: name != silent,
             reason: "seen".to_owned(),
         };
-        names.map(canary).collect()
+        NEEDED.into_iter().chain(OF_SUITES).map(canary).collect()
     }
 
-    fn chosen(silent: &[&str]) -> Vec<Suite> {
-        let (kernel, reasons) = KernelRecords::choose(RecordsMode::Kernel, &canaries(silent));
-        assert_eq!(reasons.len(), silent.len());
-        kernel.0
+    fn chosen(mode: RecordsMode, silent: &str, bulk: u32, small: u32) -> [Records; 3] {
+        let calibrate = |_| Ok(Costs { bulk, small });
+        let chosen = KernelRecords::choose(mode, &Suite::ALL, &canaries(silent), calibrate);
+        Suite::ALL.map(|suite| chosen.of(suite))
     }
 
     #[test]
     fn the_kernel_gets_the_suites_that_it_does_well_and_nothing_without_what_all_need() {
-        assert_eq!(chosen(&[]), SUITES.map(|(_, suite)| suite));
-        let without_chacha = chosen(&["kTLS: ChaCha20-Poly1305"]);
-        assert_eq!(without_chacha, [Suite::Aes128Gcm, Suite::Aes256Gcm]);
-        for needed in NEEDED {
-            assert!(chosen(&[needed]).is_empty(), "{needed}");
+        let [kernel, ours] = [Records::AT_ONCE, Records::Userspace];
+        for mode in [RecordsMode::Kernel, RecordsMode::Auto] {
+            assert_eq!(chosen(mode, "none", 50, 50), [kernel; 3]);
+            let without_chacha = chosen(mode, "kTLS: ChaCha20-Poly1305", 50, 50);
+            assert_eq!(without_chacha, [kernel, ours, kernel]);
+            for needed in NEEDED {
+                assert_eq!(chosen(mode, needed, 50, 50), [ours; 3], "{needed}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_in_vain_is_marked_with_the_reason() {
+        let calibrate = |_| Ok(Costs { bulk: 1, small: 1 });
+        for (mode, missing) in [(RecordsMode::Kernel, true), (RecordsMode::Auto, false)] {
+            let silent = canaries("kTLS: key update");
+            let chosen = KernelRecords::choose(mode, &[Suite::Aes256Gcm], &silent, calibrate);
+            let [choice] = chosen.choices() else {
+                panic!("one suite, one choice")
+            };
+            assert_eq!(choice.missing, missing);
+            assert_eq!(choice.reason, "kTLS: key update: seen");
         }
     }
 
     #[test]
     fn nothing_is_given_to_the_kernel_unasked() {
-        let (kernel, reasons) = KernelRecords::choose(RecordsMode::Userspace, &canaries(&[]));
-        assert_eq!(kernel.of(Suite::Aes256Gcm), Records::Userspace);
-        assert!(reasons.is_empty());
+        assert_eq!(
+            chosen(RecordsMode::Userspace, "none", 1, 1),
+            [Records::Userspace; 3]
+        );
+    }
+
+    #[test]
+    fn flows_go_to_the_kernel_when_it_pays_and_bulk_transfers_when_only_they_do() {
+        let auto = |bulk, small| chosen(RecordsMode::Auto, "none", bulk, small)[0];
+        assert_eq!(auto(80, 90), Records::AT_ONCE);
+        assert_eq!(auto(100, 90), Records::AT_ONCE);
+        assert_eq!(auto(90, 109), Records::kernel_after(BULK_BYTES));
+        assert_eq!(auto(91, 91), Records::Userspace);
+        assert_eq!(
+            auto(101, 50),
+            Records::Userspace,
+            "it may become a bulk transfer"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_measured_stays_in_userspace() {
+        let fails = |_| Err(io::Error::other("it stands still"));
+        let all = canaries("none");
+        let chosen = KernelRecords::choose(RecordsMode::Auto, &Suite::ALL, &all, fails);
+        assert_eq!(chosen.of(Suite::Aes256Gcm), Records::Userspace);
+        assert_eq!(chosen.choices()[0].reason, "calibrate: it stands still");
     }
 }

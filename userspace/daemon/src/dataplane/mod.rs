@@ -13,6 +13,7 @@
 pub mod acceptance;
 pub mod authority;
 pub mod buffer;
+pub mod calibration;
 pub mod carrier;
 pub mod classify;
 pub mod delivery;

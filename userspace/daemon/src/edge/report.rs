@@ -2,6 +2,8 @@
 
 use crate::config::Config;
 use crate::control::Ages;
+use crate::dataplane::flow::Records;
+use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::refusals::Refusals;
 use crate::dataplane::registry::{Carriage, FlowInfo, Phase, Registry};
 use crate::edge::capabilities::unenforceable;
@@ -13,8 +15,8 @@ use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_api::{
     CaptureStatus, DirectoryStatus, Feature, Features, FlowPhase, FlowRole, Flows, LinkState,
-    Listener, ListenerRole, PolicyStatus, RecordsStatus, Status, SvidStatus, Timestamp, TlsRole,
-    WorkerStatus,
+    Listener, ListenerRole, PolicyStatus, SealedBy, Status, SuiteRecords, SvidStatus, Timestamp,
+    TlsRole, WorkerStatus,
 };
 use kedge_capture::Capture;
 use kedge_link::Role;
@@ -38,7 +40,7 @@ pub struct Observed {
     pub refusals: Refusals,
     pub ages: Arc<Ages>,
     pub uncapturable: Uncapturable,
-    pub records: RecordsStatus,
+    pub kernel_records: KernelRecords,
     pub kernel_tls: KernelTls,
     pub started: Instant,
 }
@@ -63,7 +65,7 @@ impl Observed {
             directory: self.directory(),
             policy: self.policy(),
             capture: self.capture(),
-            records: self.records.clone(),
+            records: self.records(),
             workers: self.workers(),
             listeners: self.listeners(),
             counters: self.counters(),
@@ -115,6 +117,22 @@ impl Observed {
             uncapturable: self.uncapturable.list(&self.world.load()),
             unenforceable: Vec::new(),
         }
+    }
+
+    fn records(&self) -> Vec<SuiteRecords> {
+        let by = |records| match records {
+            Records::Userspace => SealedBy::Userspace,
+            Records::Kernel { after: 0, .. } => SealedBy::Kernel,
+            Records::Kernel { .. } => SealedBy::KernelInBulk,
+        };
+        let choices = self.kernel_records.choices().iter();
+        choices
+            .map(|choice| SuiteRecords {
+                suite: choice.suite,
+                by: by(choice.records),
+                reason: choice.reason.clone(),
+            })
+            .collect()
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {
