@@ -52,8 +52,6 @@ impl KernelRecords {
         Self(suites.iter().map(choice).collect())
     }
 
-    #[must_use]
-
     pub fn of(&self, suite: Suite) -> Records {
         let choice = self.0.iter().find(|choice| choice.suite == suite);
         choice.map_or(Records::Userspace, |choice| choice.records)
