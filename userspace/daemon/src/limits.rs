@@ -138,6 +138,8 @@ pub const CARRIERS_PASSED: usize = 256;
 pub const RETIREMENT_MIN: Duration = Duration::from_secs(3 * HOLD.as_secs());
 /// How long the calibration of one suite's records may take, about.
 pub const CALIBRATION_TIME: Duration = Duration::from_millis(50);
+/// After which it has failed.
+pub const CALIBRATION_LIMIT: Duration = Duration::from_millis(200);
 /// Most turns on each path that it takes meanwhile.
 pub const CALIBRATION_ROUNDS: usize = 16;
 /// Bytes of a turn's stream, and questions of 1 KiB that come before it.

@@ -13,7 +13,8 @@ use crate::events::Events;
 use crate::fault;
 use crate::handover::{self, Gate, Handed, Offer, PassOn, Passed, Predecessor, Succession};
 use crate::limits::{
-    CARRIERS_PASSED, DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, PIPES_PER_WORKER, SHUTDOWN_GRACE,
+    CALIBRATION_LIMIT, CARRIERS_PASSED, DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, PIPES_PER_WORKER,
+    SHUTDOWN_GRACE,
 };
 use crate::links::{Credential, Links, Manager, Stranger};
 use crate::listeners::Listeners;
@@ -319,7 +320,9 @@ fn kernel_records(config: &Config, events: &Events) -> KernelRecords {
         RecordsMode::Userspace => Vec::new(),
         RecordsMode::Auto | RecordsMode::Kernel => canary::sing(),
     };
-    let chosen = KernelRecords::choose(config.records, &config.suites, &canaries, calibrate);
+    let chosen = KernelRecords::choose(config.records, &config.suites, &canaries, |suite| {
+        calibrate(suite, CALIBRATION_LIMIT)
+    });
     for choice in chosen.choices() {
         if choice.missing {
             events.kernel_records_missing(choice.suite, &choice.reason);

@@ -41,16 +41,21 @@ pub struct Costs {
 /// Measures a suite whose records this kernel has, on a thread of its own.
 ///
 /// # Errors
-/// Of the sockets; when the kernel does not take the records over; when it takes far too long.
-pub fn calibrate(suite: Suite) -> io::Result<Costs> {
+/// Of the sockets; when the kernel does not take the records over; when it takes longer than
+/// `limit`.
+pub fn calibrate(suite: Suite, limit: Duration) -> io::Result<Costs> {
     let measure = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let limit = CALIBRATION_TIME * 10;
         LocalSet::new().block_on(&runtime, async {
             let costs = timeout(limit, costs(suite)).await;
-            costs.unwrap_or_else(|_| Err(io::Error::other("it stands still")))
+            costs.unwrap_or_else(|_| {
+                Err(io::Error::other(format!(
+                    "no end after {} ms",
+                    limit.as_millis()
+                )))
+            })
         })
     };
     let thread = std::thread::Builder::new().name("calibration".to_owned());
