@@ -17,7 +17,7 @@ mod status;
 mod timestamp;
 
 pub use doctor::{Diagnosis, Finding, Verdict};
-pub use event::{Event, EventKind, EventsQuery};
+pub use event::{Event, EventKind, EventsQuery, Versions};
 pub use feature::{Feature, Features};
 pub use flow::{Flow, FlowPhase, FlowRole, Flows};
 pub use kedge_policy::{Effect, Explanation, NearMiss, PolicyVersion, RuleReference};

@@ -7,7 +7,7 @@
 use kedge_api::{
     CaptureStatus, Diagnosis, DirectoryStatus, Event, EventKind, Feature, Features, Finding, Flow,
     FlowPhase, FlowRole, Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus,
-    PolicyVersion, Status, SvidStatus, Timestamp, TlsRole, Uncapturable, Unenforceable,
+    PolicyVersion, Status, SvidStatus, Timestamp, TlsRole, Uncapturable, Unenforceable, Versions,
     WorkerStatus,
 };
 use kedge_cli::{command, render};
@@ -329,6 +329,10 @@ fn events() {
         original_destination: Some("10.30.0.2:5432".parse().unwrap()),
         peer: Some(id("kedge/node/b")),
         flow: Some(17),
+        decided_by: Some(Versions {
+            directory: 7,
+            policy: PolicyVersion(0xfeed),
+        }),
         ..Event::refused(41, moment(), Refusal::Denied)
     };
     both("event-refused", &refused, render::event);

@@ -113,6 +113,7 @@ impl Events {
             destination: refused.destination,
             client: Some(client),
             original_destination: asked,
+            decided_by: refused.decided_by,
             ..self.refusal(refused.refusal)
         });
     }
@@ -131,7 +132,7 @@ impl Events {
     }
 
     /// A peer's first flight was understood and denied.
-    pub fn flight_denied(&self, link: &Link, record0: &Record0, refusal: Refusal) {
+    pub fn flight_denied(&self, link: &Link, record0: &Record0, refused: &Refused) {
         let (source, destination) = link.with_identities(|known| {
             (
                 known.theirs_of(record0.source),
@@ -144,7 +145,8 @@ impl Events {
             client: Some(record0.source_address.socket_addr()),
             original_destination: Some(record0.destination_address.socket_addr()),
             peer: Some(link.peer_id.clone()),
-            ..self.refusal(refusal)
+            decided_by: refused.decided_by,
+            ..self.refusal(refused.refusal)
         });
     }
 
@@ -152,7 +154,14 @@ impl Events {
     pub fn flow_broken(&self, info: &FlowInfo, broken: &Broken) {
         let event = match broken {
             Broken::Plain(_) | Broken::ResetByPeer => return,
-            Broken::Denied { refusal, .. } | Broken::Withdrawn(refusal) => self.refusal(*refusal),
+            Broken::Denied { refusal, .. } => self.refusal(*refusal),
+            Broken::Withdrawn {
+                refusal,
+                decided_by,
+            } => Event {
+                decided_by: *decided_by,
+                ..self.refusal(*refusal)
+            },
             Broken::NoAnswer => self.refusal(Refusal::LinkLost),
             _ => {
                 self.0.broken.fetch_add(1, Relaxed);

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod links;
 mod listeners;
 mod start;
+mod tables;
 pub mod tally;
 pub mod uncapturable;
 pub mod world;

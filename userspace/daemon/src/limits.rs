@@ -38,6 +38,9 @@ pub const OPENING_PER_WORKER: usize = 8_192;
 pub const REFUSALS_PER_WORKLOAD: usize = 256;
 /// ...and of all: half of what the map has room for, so that a successor finds room beside them.
 pub const REFUSALS: usize = 8_192;
+/// Fillings of the programs' tables whose versions are remembered: their events come within
+/// milliseconds, and tables are filled at most every two seconds or so.
+pub const TABLES_REMEMBERED: usize = 8;
 /// How long a refusal holds if nobody looks again, the daemon being dead or too busy: longer
 /// than the next look may be away.
 pub const REFUSAL_VALID: Duration = Duration::from_secs(10);

@@ -11,4 +11,4 @@
 mod certificates;
 mod placement;
 mod silence;
-mod waiting;
+mod versions;

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc;
 
 #[derive(Debug, thiserror::Error)]
@@ -161,9 +161,12 @@ impl Control {
             policy,
             cgroups: found.workloads,
         });
+        let (tables, versions) = (self.world.tables(), self.world.load().versions());
         let mut capture = self.capture();
+        tables.end(Instant::now());
         capture.replace_cgroups(&wanted.1)?;
         capture.replace_verdicts(&told)?;
+        tables.begin(versions, Instant::now());
         drop(capture);
         self.applied = Some(wanted);
         Ok(())
