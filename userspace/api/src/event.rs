@@ -151,6 +151,8 @@ kinds! {
     WorkerBack = "worker-back";
     /// A guard dropped plaintext of a workload in `require`.
     GuardDropped = "guard-dropped";
+    /// A workload in `require` has connections that are older than that.
+    OlderPlaintext = "older-plaintext";
     /// A workload's connections cannot be captured.
     Uncapturable = "uncapturable";
     /// A connection of a workload that was uncapturable has arrived.

@@ -13,6 +13,7 @@ mod flow;
 mod link;
 pub mod path;
 mod probe;
+mod socket;
 mod status;
 mod timestamp;
 
@@ -23,6 +24,7 @@ pub use flow::{Flow, FlowPhase, FlowRole, Flows};
 pub use kedge_policy::{Effect, Explanation, NearMiss, PolicyVersion, RuleReference};
 pub use link::{Link, LinkState, Links, TlsRole};
 pub use probe::Probe;
+pub use socket::{Socket, Sockets};
 pub use status::{
     CaptureStatus, DirectoryStatus, Listener, ListenerRole, PolicyStatus, Status, SvidStatus,
     Uncapturable, Unenforceable, WorkerStatus,

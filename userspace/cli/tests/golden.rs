@@ -7,8 +7,8 @@
 use kedge_api::{
     CaptureStatus, Diagnosis, DirectoryStatus, Event, EventKind, Feature, Features, Finding, Flow,
     FlowPhase, FlowRole, Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus,
-    PolicyVersion, Status, SvidStatus, Timestamp, TlsRole, Uncapturable, Unenforceable, Versions,
-    WorkerStatus,
+    PolicyVersion, Socket, Sockets, Status, SvidStatus, Timestamp, TlsRole, Uncapturable,
+    Unenforceable, Versions, WorkerStatus,
 };
 use kedge_cli::{command, render};
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
@@ -295,6 +295,23 @@ fn features() {
         ],
     };
     both("features", &features, render::features);
+}
+
+#[test]
+fn sockets() {
+    let sockets = Sockets {
+        sockets: vec![Socket {
+            uid: "b1946ac9".to_owned(),
+            id: id("ns/default/sa/client"),
+            local: "10.20.1.2:40000".parse().unwrap(),
+            remote: "10.20.2.3:5432".parse().unwrap(),
+            pid: 4711,
+            command: "postgres".to_owned(),
+        }],
+        unseen: 0,
+        truncated: false,
+    };
+    both("sockets", &sockets, render::sockets);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::limits::EVENTS_WAITING;
 use crate::links::{ControlError, Link};
 use crate::tally::Tally;
 use crate::world::World;
-use kedge_api::{Event, EventKind, Timestamp};
+use kedge_api::{Event, EventKind, Socket, Timestamp, Versions};
 use kedge_link::LinkError;
 use kedge_link::wire::Record0;
 use kedge_model::{NodeName, Refusal, SpiffeId, TrustDomain};
@@ -175,6 +175,23 @@ impl Events {
             original_destination: Some(info.parties.original_dst.socket_addr()),
             peer: info.carriage.peer().map(|peer| self.node_id(peer)),
             ..event
+        });
+    }
+
+    /// A workload has been put in `require`, and what it had opened before is cut.
+    pub fn older_plaintext(&self, sockets: &[Socket], by: Versions) {
+        let count = sockets.len();
+        let cause = format!(
+            "mode require: {count} of its TCP connections are older, not carried by kedge, and \
+             dropped from now on"
+        );
+        let remedy = "restart what has them open, so that it connects anew; `kedge socket list` \
+                      names each with its process";
+        self.report(Event {
+            source: sockets.first().map(|socket| socket.id.clone()),
+            decided_by: Some(by),
+            remedy: Some(remedy.to_owned()),
+            ..event(EventKind::OlderPlaintext, cause)
         });
     }
 

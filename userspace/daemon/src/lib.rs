@@ -15,6 +15,8 @@ pub mod handover;
 pub mod limits;
 pub mod links;
 mod listeners;
+mod older;
+mod processes;
 mod start;
 mod tables;
 pub mod tally;
