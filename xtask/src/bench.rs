@@ -4,6 +4,7 @@
 
 mod cost;
 mod figures;
+mod flood;
 mod rounds;
 
 use crate::artifacts::Tools;
@@ -28,6 +29,8 @@ struct Amounts {
     requests: &'static str,
     connections: &'static str,
     connections_of_16: &'static str,
+    /// Made while strangers flood the peer port.
+    flows_in_flood: &'static str,
     /// Idle connections held for the two memory figures.
     idle: [u32; 2],
 }
@@ -62,6 +65,7 @@ const FULL: Amounts = Amounts {
     requests: "5000",
     connections: "1000",
     connections_of_16: "100",
+    flows_in_flood: "300",
     idle: [1000, 9000],
 };
 const QUICK: Amounts = Amounts {
@@ -70,6 +74,7 @@ const QUICK: Amounts = Amounts {
     requests: "1000",
     connections: "300",
     connections_of_16: "50",
+    flows_in_flood: "50",
     idle: [1000, 9000],
 };
 

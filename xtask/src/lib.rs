@@ -17,4 +17,5 @@ pub mod stage;
 pub mod steady;
 pub mod tiers;
 pub mod vm;
+pub mod waiting;
 pub mod wire;

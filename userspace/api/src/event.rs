@@ -2,6 +2,7 @@
 
 use crate::timestamp::Timestamp;
 use kedge_model::{Refusal, SpiffeId};
+use kedge_policy::PolicyVersion;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +17,19 @@ pub struct EventsQuery {
     pub since: Option<u64>,
 }
 
+/// The directory and the policy that something was decided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    pub directory: u64,
+    pub policy: PolicyVersion,
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "directory {}, policy {}", self.directory, self.policy)
+    }
+}
+
 /// Something that happened, with its cause and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -28,6 +42,9 @@ pub struct Event {
     pub remedy: Option<String>,
     /// Why, for kind `refused`, and for `capture-refused` where a daemon had refused before.
     pub refusal: Option<Refusal>,
+    /// Of this node, and not necessarily the newest by now; null where the verdict did not follow
+    /// from them, such as for a link that failed or when the other node refused.
+    pub decided_by: Option<Versions>,
     /// The connecting workload.
     pub source: Option<SpiffeId>,
     /// The workload that was asked for.
@@ -50,6 +67,7 @@ impl Event {
             cause: cause.into(),
             remedy: None,
             refusal: None,
+            decided_by: None,
             source: None,
             destination: None,
             client: None,
@@ -133,6 +151,8 @@ kinds! {
     WorkerBack = "worker-back";
     /// A guard dropped plaintext of a workload in `require`.
     GuardDropped = "guard-dropped";
+    /// A workload in `require` has connections that are older than that.
+    OlderPlaintext = "older-plaintext";
     /// A workload's connections cannot be captured.
     Uncapturable = "uncapturable";
     /// A connection of a workload that was uncapturable has arrived.

@@ -13,16 +13,18 @@ mod flow;
 mod link;
 pub mod path;
 mod probe;
+mod socket;
 mod status;
 mod timestamp;
 
 pub use doctor::{Diagnosis, Finding, Verdict};
-pub use event::{Event, EventKind, EventsQuery};
+pub use event::{Event, EventKind, EventsQuery, Versions};
 pub use feature::{Feature, Features};
 pub use flow::{Flow, FlowPhase, FlowRole, Flows};
 pub use kedge_policy::{Effect, Explanation, NearMiss, PolicyVersion, RuleReference};
 pub use link::{Link, LinkState, Links, TlsRole};
 pub use probe::Probe;
+pub use socket::{Socket, Sockets};
 pub use status::{
     CaptureStatus, DirectoryStatus, Listener, ListenerRole, PolicyStatus, SealedBy, Status,
     SuiteRecords, SvidStatus, Uncapturable, Unenforceable, WorkerStatus,

@@ -11,6 +11,8 @@ pub const STATUS: &str = "/v1/status";
 pub const LINKS: &str = "/v1/links";
 /// Answers [`crate::Flows`].
 pub const FLOWS: &str = "/v1/flows";
+/// Answers [`crate::Sockets`].
+pub const SOCKETS: &str = "/v1/sockets";
 /// Takes [`crate::ExplainQuery`], answers [`crate::Explanation`].
 pub const POLICY_EXPLAIN: &str = "/v1/policy/explain";
 /// Answers [`crate::Features`].

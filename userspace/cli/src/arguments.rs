@@ -54,6 +54,9 @@ pub enum Command {
     /// The connections that are carried now.
     #[command(subcommand)]
     Flow(FlowCommand),
+    /// The connections that should be carried and are not.
+    #[command(subcommand)]
+    Socket(SocketCommand),
     /// Who may talk to whom.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -98,6 +101,13 @@ pub enum LinkCommand {
 #[derive(Debug, Subcommand)]
 pub enum FlowCommand {
     /// List the flows, one a line.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SocketCommand {
+    /// List the TCP connections of workloads in mode require that are older than the mode: their
+    /// plaintext is dropped, and they have to be made anew. A probe that is under way is one too.
     List,
 }
 

@@ -7,8 +7,8 @@
 use kedge_api::{
     CaptureStatus, Diagnosis, DirectoryStatus, Event, EventKind, Feature, Features, Finding, Flow,
     FlowPhase, FlowRole, Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus,
-    PolicyVersion, SealedBy, Status, SuiteRecords, SvidStatus, Timestamp, TlsRole, Uncapturable,
-    Unenforceable, WorkerStatus,
+    PolicyVersion, SealedBy, Socket, Sockets, Status, SuiteRecords, SvidStatus, Timestamp, TlsRole,
+    Uncapturable, Unenforceable, Versions, WorkerStatus,
 };
 use kedge_cli::{command, render};
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
@@ -317,6 +317,23 @@ fn features() {
 }
 
 #[test]
+fn sockets() {
+    let sockets = Sockets {
+        sockets: vec![Socket {
+            uid: "b1946ac9".to_owned(),
+            id: id("ns/default/sa/client"),
+            local: "10.20.1.2:40000".parse().unwrap(),
+            remote: "10.20.2.3:5432".parse().unwrap(),
+            pid: 4711,
+            command: "postgres".to_owned(),
+        }],
+        unseen: 0,
+        truncated: false,
+    };
+    both("sockets", &sockets, render::sockets);
+}
+
+#[test]
 fn diagnosis() {
     let diagnosis = Diagnosis {
         findings: vec![
@@ -348,6 +365,10 @@ fn events() {
         original_destination: Some("10.30.0.2:5432".parse().unwrap()),
         peer: Some(id("kedge/node/b")),
         flow: Some(17),
+        decided_by: Some(Versions {
+            directory: 7,
+            policy: PolicyVersion(0xfeed),
+        }),
         ..Event::refused(41, moment(), Refusal::Denied)
     };
     both("event-refused", &refused, render::event);

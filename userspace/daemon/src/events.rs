@@ -8,7 +8,7 @@ use crate::limits::EVENTS_WAITING;
 use crate::links::{ControlError, Link};
 use crate::tally::Tally;
 use crate::world::World;
-use kedge_api::{Event, EventKind, Timestamp};
+use kedge_api::{Event, EventKind, Socket, Timestamp, Versions};
 use kedge_link::LinkError;
 use kedge_link::wire::Record0;
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
@@ -113,6 +113,7 @@ impl Events {
             destination: refused.destination,
             client: Some(client),
             original_destination: asked,
+            decided_by: refused.decided_by,
             ..self.refusal(refused.refusal)
         });
     }
@@ -131,7 +132,7 @@ impl Events {
     }
 
     /// A peer's first flight was understood and denied.
-    pub fn flight_denied(&self, link: &Link, record0: &Record0, refusal: Refusal) {
+    pub fn flight_denied(&self, link: &Link, record0: &Record0, refused: &Refused) {
         let (source, destination) = link.with_identities(|known| {
             (
                 known.theirs_of(record0.source),
@@ -144,7 +145,8 @@ impl Events {
             client: Some(record0.source_address.socket_addr()),
             original_destination: Some(record0.destination_address.socket_addr()),
             peer: Some(link.peer_id.clone()),
-            ..self.refusal(refusal)
+            decided_by: refused.decided_by,
+            ..self.refusal(refused.refusal)
         });
     }
 
@@ -152,7 +154,14 @@ impl Events {
     pub fn flow_broken(&self, info: &FlowInfo, broken: &Broken) {
         let event = match broken {
             Broken::Plain(_) | Broken::ResetByPeer => return,
-            Broken::Denied { refusal, .. } | Broken::Withdrawn(refusal) => self.refusal(*refusal),
+            Broken::Denied { refusal, .. } => self.refusal(*refusal),
+            Broken::Withdrawn {
+                refusal,
+                decided_by,
+            } => Event {
+                decided_by: *decided_by,
+                ..self.refusal(*refusal)
+            },
             Broken::NoAnswer => self.refusal(Refusal::LinkLost),
             _ => {
                 self.0.broken.fetch_add(1, Relaxed);
@@ -166,6 +175,23 @@ impl Events {
             original_destination: Some(info.parties.original_dst.socket_addr()),
             peer: info.carriage.peer().map(|peer| self.node_id(peer)),
             ..event
+        });
+    }
+
+    /// A workload has been put in `require`, and what it had opened before is cut.
+    pub fn older_plaintext(&self, sockets: &[Socket], by: Versions) {
+        let count = sockets.len();
+        let cause = format!(
+            "mode require: {count} of its TCP connections are older, not carried by kedge, and \
+             dropped from now on"
+        );
+        let remedy = "restart what has them open, so that it connects anew; `kedge socket list` \
+                      names each with its process";
+        self.report(Event {
+            source: sockets.first().map(|socket| socket.id.clone()),
+            decided_by: Some(by),
+            remedy: Some(remedy.to_owned()),
+            ..event(EventKind::OlderPlaintext, cause)
         });
     }
 

@@ -38,6 +38,9 @@ pub const OPENING_PER_WORKER: usize = 8_192;
 pub const REFUSALS_PER_WORKLOAD: usize = 256;
 /// ...and of all: half of what the map has room for, so that a successor finds room beside them.
 pub const REFUSALS: usize = 8_192;
+/// Fillings of the programs' tables whose versions are remembered: their events come within
+/// milliseconds, and tables are filled at most every two seconds or so.
+pub const TABLES_REMEMBERED: usize = 8;
 /// How long a refusal holds if nobody looks again, the daemon being dead or too busy: longer
 /// than the next look may be away.
 pub const REFUSAL_VALID: Duration = Duration::from_secs(10);
@@ -110,13 +113,15 @@ pub const KERNEL_EVENTS_PER_SECOND: usize = 200;
 pub const FAILURES_UNCAPTURABLE: u32 = 3;
 /// Workloads of which it is remembered that their connections did not arrive.
 pub const SUSPECTS: usize = 16_384;
-/// Processes and cgroups that one `kedge status` looks at for capabilities; of the rest it says
-/// that it does not know.
+/// Processes and cgroups that one `kedge status` looks at for capabilities, and one `kedge socket
+/// list` for sockets; of the rest they say that they do not know.
 pub const PROCESSES_LOOKED_AT: usize = 10_000;
 /// Levels of cgroups below a workload's that it looks into.
 pub const CGROUP_DEPTH: usize = 16;
 /// Flows that one answer of the admin API lists.
 pub const FLOWS_LISTED: usize = 20_000;
+/// Sockets that one answer lists.
+pub const SOCKETS_LISTED: usize = 20_000;
 /// Events that wait for one slow reader of the admin API before it misses some.
 pub const EVENTS_PER_READER: usize = 1_024;
 /// Events in one second of each kind that strangers can cause; more are only counted.

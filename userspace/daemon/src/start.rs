@@ -122,6 +122,7 @@ async fn serve(start: Start) -> Result<()> {
     fill_kernel(&mut control, &config, (directory, policy)).await?;
     let doors = Doors::bind(&config.run_dir)?;
     take_hooks(&capture, config.workers)?;
+    world.tables().attached(Instant::now());
     stand_alone(start.predecessor.as_ref()).await?;
     events.say(EventKind::CaptureStarted, attached);
 

@@ -1,7 +1,9 @@
 //! What verdicts are made of: one immutable snapshot of directory, policy and local cgroups.
 //! Workers load it without a lock; control replaces it as a whole.
 
+use crate::tables::Tables;
 use arc_swap::{ArcSwap, Guard};
+use kedge_api::Versions;
 use kedge_directory::{Directory, Workload};
 use kedge_model::{NodeName, SpiffeId, TrustDomain};
 use kedge_policy::Policy;
@@ -20,6 +22,14 @@ pub struct World {
 }
 
 impl World {
+    /// What every verdict by this snapshot is told to be decided by.
+    pub fn versions(&self) -> Versions {
+        Versions {
+            directory: self.directory.version(),
+            policy: self.policy.version(),
+        }
+    }
+
     /// The local workload that runs in this cgroup.
     pub fn workload_in(&self, cgroup_id: u64) -> Option<&Workload> {
         let uid = self.cgroups.get(&cgroup_id)?;
@@ -44,6 +54,7 @@ struct Shared {
     current: ArcSwap<World>,
     changes: watch::Sender<u64>,
     wanted: Notify,
+    tables: Tables,
 }
 
 impl SharedWorld {
@@ -53,6 +64,7 @@ impl SharedWorld {
                 current: ArcSwap::from_pointee(world),
                 changes: watch::Sender::new(1),
                 wanted: Notify::new(),
+                tables: Tables::default(),
             }),
         }
     }
@@ -69,6 +81,11 @@ impl SharedWorld {
     /// What a flow rests on has changed outside the snapshot: everything is decided again.
     pub fn decide_again(&self) {
         self.shared.changes.send_modify(|version| *version += 1);
+    }
+
+    /// What the programs decide by, which have a new snapshot a little later than we.
+    pub fn tables(&self) -> &Tables {
+        &self.shared.tables
     }
 
     /// For a while: what must not change while it is looked at.

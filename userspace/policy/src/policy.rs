@@ -4,7 +4,7 @@ use crate::error::{PolicyError, Problem};
 use crate::index::Index;
 use crate::limits::{MODE_RULES_MAX, RULES_MAX};
 use crate::pattern::IdPattern;
-use crate::raw::{RawDocument, RawMode, RawPort, RawRule, line_at};
+use crate::raw::{Lines, RawDocument, RawMode, RawPort, RawRule};
 use crate::rule::{Effect, ModeRule, ModeScope, Ports, Rule, RuleId};
 use aws_lc_rs::digest;
 use kedge_model::{Mode, SpiffeId};
@@ -124,8 +124,9 @@ struct Builder {
 
 impl Builder {
     fn read(&mut self, document: &Document) -> Result<(), PolicyError> {
+        let lines = Lines::of(&document.text);
         let raw: RawDocument = toml::from_str(&document.text).map_err(|cause| {
-            let line = line_at(&document.text, cause.span().map_or(0, |span| span.start));
+            let line = lines.at(cause.span().map_or(0, |span| span.start));
             PolicyError::Syntax {
                 document: document.name.clone(),
                 line,
@@ -134,7 +135,7 @@ impl Builder {
         })?;
         let name: Arc<str> = document.name.as_str().into();
         let content = |at: usize| {
-            let line = line_at(&document.text, at);
+            let line = lines.at(at);
             let document = document.name.clone();
             move |problem| PolicyError::Content {
                 document,
@@ -156,7 +157,7 @@ impl Builder {
         let allows = raw.allows.into_iter().map(|rule| (Effect::Allow, rule));
         for (effect, raw) in denies.chain(allows) {
             let at = raw.span().start;
-            let place = (name.clone(), line_at(&document.text, at));
+            let place = (name.clone(), lines.at(at));
             self.rules
                 .push(rule(effect, &raw.into_inner(), place).map_err(content(at))?);
         }

@@ -49,8 +49,29 @@ impl RawPort {
     }
 }
 
-/// The line, from 1, in which byte `offset` of `text` stands.
-pub(crate) fn line_at(text: &str, offset: usize) -> usize {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
+/// Where a text's lines end: a document has a rule every few lines, and each is asked for.
+pub(crate) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line, from 1, in which byte `offset` stands.
+    pub fn at(&self, offset: usize) -> usize {
+        1 + self.0.partition_point(|end| *end < offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_ends_with_its_newline() {
+        let lines = Lines::of("a\n\nbc\n");
+        let found: Vec<_> = (0..=6).map(|at| lines.at(at)).collect();
+        assert_eq!(found, [1, 1, 2, 3, 3, 3, 4]);
+        assert_eq!(Lines::of("").at(0), 1);
+    }
 }

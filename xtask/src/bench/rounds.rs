@@ -7,6 +7,7 @@
 use super::Amounts;
 use super::cost::{cpu_seconds, memory_kib};
 use super::figures::{Figures, KEDGE, Pair};
+use super::flood::flooded;
 use crate::lab::Lab;
 use crate::lab::topology::{BARE, BARELOAD, CLIENT, LOAD, LOAD_PORT, Node, Pod};
 use anyhow::{Context, Result};
@@ -120,6 +121,7 @@ fn kedge_side(lab: &mut Lab, amounts: &Amounts, figures: &mut Figures) -> Result
     let (bulk, cpu) = costing(lab, &amounts.bulk())?;
     let each = cpu / (number(&bulk, "bytes")? / 1e9);
     figures.add(KEDGE, "cpu_s_per_gb", "CPU s, both daemons", each);
+    flooded(lab, amounts, figures)?;
     Ok(Common {
         rr,
         connect,
@@ -199,7 +201,7 @@ impl Drop for Held {
     }
 }
 
-fn kedge(lab: &Lab, verb: &[&str]) -> Result<Value> {
+pub(super) fn kedge(lab: &Lab, verb: &[&str]) -> Result<Value> {
     load(lab, &CLIENT, &LOAD, verb)
 }
 
@@ -216,7 +218,7 @@ fn address(pod: &Pod) -> String {
     format!("{}:{LOAD_PORT}", pod.v4())
 }
 
-fn number(result: &Value, key: &str) -> Result<f64> {
+pub(super) fn number(result: &Value, key: &str) -> Result<f64> {
     result[key]
         .as_f64()
         .with_context(|| format!("no number {key} in {result}"))

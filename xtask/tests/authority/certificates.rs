@@ -1,6 +1,5 @@
 //! What peers have proven stops counting: for their links, and for the flows that rest on it.
 
-use crate::waiting::{Waiting, is_told, told, unix_ms};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::Path;
@@ -9,6 +8,7 @@ use xtask::lab::topology::{CLIENT, Node};
 use xtask::lab::{Lab, documents};
 use xtask::shell::{command, output};
 use xtask::stage::{becomes_reachable, client_reaches, play};
+use xtask::waiting::{Waiting, is_told, told, unix_ms};
 
 /// A change of certificates decides open flows within this long.
 const DECIDED: Duration = Duration::from_secs(5);

@@ -10,5 +10,6 @@
 
 mod certificates;
 mod placement;
+mod room;
 mod silence;
-mod waiting;
+mod versions;

@@ -1,11 +1,11 @@
 //! The directory moves under open flows.
 
-use crate::waiting::{Waiting, is_told, told, unix_ms};
 use anyhow::Result;
 use std::time::Duration;
 use xtask::lab::Lab;
 use xtask::lab::topology::{CLIENT, LOAD, Node, PODS, Pod};
 use xtask::stage::{becomes_reachable, next_version, play, put_into_directory};
+use xtask::waiting::{Waiting, is_told, told, unix_ms};
 
 /// A change of directory decides open flows within this long.
 const DECIDED: Duration = Duration::from_secs(5);

@@ -1,6 +1,5 @@
 //! A peer that has gone without a word.
 
-use crate::waiting::{Waiting, unix_ms};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::thread;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use xtask::lab::Lab;
 use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, LOCAL, NODES, Node};
 use xtask::stage::{at, becomes_reachable, clear, client_reaches, play, seen, server};
+use xtask::waiting::{Waiting, unix_ms};
 
 /// What every application is promised.
 const ANYBODY: Duration = Duration::from_secs(30);

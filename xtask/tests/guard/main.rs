@@ -10,6 +10,7 @@
 mod absent;
 mod capable;
 mod dropped;
+mod older;
 mod passed;
 
 use anyhow::Result;

@@ -24,11 +24,12 @@
 //! | simultaneous opens in all orders, with loss | `exactly_one_link_is_left_the_same_at_both_ends_and_no_flow_is_lost` |
 //! | a directory that lags or lies | `a_source_that_the_other_directory_has_elsewhere_or_nowhere_is_refused`, `another_instance_of_the_destination_is_stale`, `a_pod_that_only_its_own_node_knows_to_be_gone_is_refused`, `what_a_directory_lacks_for_a_while_works_once_it_is_there` |
 //! | a peer that would use us as a relay | `a_daemon_is_no_relay_to_loopback_link_local_metadata_or_hosts` |
-//! | 30,000 strangers: the share of each | `a_flood_takes_places_of_its_own_source_only`, `many_sources_elsewhere_take_nothing_from_a_node`, `a_flood_is_counted_and_told_a_few_times_a_second` |
+//! | 30,000 strangers: the share of each | `a_flood_takes_places_of_its_own_source_only`, `many_sources_elsewhere_take_nothing_from_a_node`, `a_flood_is_counted_and_told_a_few_times_a_second`; beside half handshakes and silent ones: `every_flow_opens_while_strangers_flood_the_peer_port` |
 //!
 //! Counters are those of `kedge status`: `links.failed.*`, `strangers.*`, `refused.*`.
 
 mod carriers;
 mod counted;
 mod directories;
+mod flood;
 mod peers;

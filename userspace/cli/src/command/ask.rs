@@ -5,7 +5,7 @@ use crate::arguments::{Arguments, EventArguments, ExplainArguments};
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::render;
-use kedge_api::{Event, Explanation, Flows, Links, Status, path};
+use kedge_api::{Event, Explanation, Flows, Links, Sockets, Status, path};
 use kedge_policy::Request;
 use std::io::Write;
 
@@ -26,6 +26,19 @@ pub fn flows(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failur
     print(arguments, out, &flows, render::flows)?;
     if flows.truncated {
         eprintln!("kedge: there are more flows than the daemon lists at once");
+    }
+    Ok(Exit::Done)
+}
+
+pub fn sockets(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failure> {
+    let sockets: Sockets = Client::new(arguments.socket())?.get(path::SOCKETS)?;
+    print(arguments, out, &sockets, render::sockets)?;
+    if sockets.truncated {
+        eprintln!("kedge: there are more such sockets than the daemon lists at once");
+    }
+    if sockets.unseen > 0 {
+        let unseen = sockets.unseen;
+        eprintln!("kedge: {unseen} processes or cgroups could not be looked at");
     }
     Ok(Exit::Done)
 }

@@ -12,7 +12,7 @@ pub use manual::markdown;
 
 use crate::arguments::{
     Arguments, CaCommand, Command, DirectoryCommand, EventCommand, FeatureCommand, FlowCommand,
-    LinkCommand, PolicyCommand,
+    LinkCommand, PolicyCommand, SocketCommand,
 };
 use crate::failure::{Exit, Failure};
 use std::io::Write;
@@ -26,6 +26,7 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failure>
         Command::Status => ask::status(arguments, out),
         Command::Link(LinkCommand::List) => ask::links(arguments, out),
         Command::Flow(FlowCommand::List) => ask::flows(arguments, out),
+        Command::Socket(SocketCommand::List) => ask::sockets(arguments, out),
         Command::Event(EventCommand::List(which)) => ask::events(arguments, which, false, out),
         Command::Event(EventCommand::Follow(which)) => ask::events(arguments, which, true, out),
         Command::Policy(PolicyCommand::Explain(what)) => ask::explain(arguments, what, out),

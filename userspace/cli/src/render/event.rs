@@ -1,4 +1,4 @@
-//! `kedge event`: a line when it happens, and under it what to do.
+//! `kedge event`: a line when it happens, and under it what decided and what to do.
 
 use super::quantity::short;
 use kedge_api::Event;
@@ -7,16 +7,21 @@ use kedge_api::Event;
 pub fn event(event: &Event) -> String {
     let about = about(event);
     let colon = if about.is_empty() { "" } else { ": " };
-    let line = format!(
+    let mut lines = format!(
         "{}  {:<18}  {about}{colon}{}\n",
         event.time,
         event.kind.label(),
         event.cause
     );
-    match &event.remedy {
-        Some(remedy) => format!("{line}{:<26}remedy: {remedy}\n", ""),
-        None => line,
+    let decided_by = event.decided_by.map(|by| format!("decided by: {by}"));
+    let remedy = event
+        .remedy
+        .as_ref()
+        .map(|remedy| format!("remedy: {remedy}"));
+    for below in decided_by.into_iter().chain(remedy) {
+        lines += &format!("{:<26}{below}\n", "");
     }
+    lines
 }
 
 /// Whom it concerns: `default/client 10.1.2.3:40000 -> default/web 10.30.0.1:80 via b`.

@@ -2,7 +2,9 @@
 
 use super::quantity::{bytes, duration, or_dash, short};
 use super::table::table;
-use kedge_api::{Features, Flow, FlowPhase, FlowRole, Flows, Link, LinkState, Links, TlsRole};
+use kedge_api::{
+    Features, Flow, FlowPhase, FlowRole, Flows, Link, LinkState, Links, Sockets, TlsRole,
+};
 
 /// `kedge link list`.
 #[must_use]
@@ -128,6 +130,23 @@ fn flow_phase(phase: FlowPhase) -> &'static str {
         FlowPhase::HalfClosed => "half-closed",
         FlowPhase::Closing => "closing",
     }
+}
+
+/// `kedge socket list`.
+#[must_use]
+pub fn sockets(answer: &Sockets) -> String {
+    let rows = answer.sockets.iter().map(|socket| {
+        [
+            short(&socket.id),
+            socket.uid.clone(),
+            socket.local.to_string(),
+            socket.remote.to_string(),
+            socket.pid.to_string(),
+            socket.command.clone(),
+        ]
+    });
+    let heading = ["WORKLOAD", "UID", "LOCAL", "REMOTE", "PID", "COMMAND"];
+    table(heading, rows.collect())
 }
 
 /// `kedge feature probe`.

@@ -11,7 +11,7 @@ mod table;
 pub use diagnosis::diagnosis;
 pub use event::event;
 pub use explanation::explanation;
-pub use lists::{features, flows, links};
+pub use lists::{features, flows, links, sockets};
 pub use status::status;
 pub use table::fields;
 

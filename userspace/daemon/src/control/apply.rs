@@ -6,17 +6,19 @@ use crate::control::sources::{self, SourceError, Sources};
 use crate::errno::{ECONNREFUSED, EHOSTUNREACH};
 use crate::events::{Events, chain};
 use crate::links::Credential;
+use crate::older;
 use crate::world::{SharedWorld, World};
 use kedge_api::EventKind;
-use kedge_capture::{Capture, CaptureError, LocalPod, Rule, Verdict};
+use kedge_capture::{Capture, CaptureError, Cgroup, CgroupKind, LocalPod, Rule, Verdict};
 use kedge_directory::Directory;
 use kedge_identity::{NodeSvid, Trust};
+use kedge_model::Mode;
 use kedge_policy::{LocalWorkload, Policy, Verdicts};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc;
 
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +48,9 @@ pub struct Control {
     leaf: Vec<u8>,
     trust: Trust,
     rejected: Rejected,
-    applied: Option<(Verdicts, Vec<kedge_capture::Cgroup>)>,
+    applied: Option<(Verdicts, Vec<Cgroup>)>,
+    /// Cgroups of local workloads in `require`.
+    required: HashSet<u64>,
 }
 
 /// The last complaint about each source, so that each is made once.
@@ -110,12 +114,14 @@ impl Control {
             trust: trust.clone(),
             rejected,
             applied,
+            required: HashSet::new(),
         }
     }
 
     /// Follows the files until the process ends.
     pub async fn run(mut self, sources: Sources) {
         loop {
+            self.tell_older();
             sources.changed(self.world.wanted()).await;
             self.refresh().await;
         }
@@ -161,12 +167,39 @@ impl Control {
             policy,
             cgroups: found.workloads,
         });
+        let (tables, versions) = (self.world.tables(), self.world.load().versions());
         let mut capture = self.capture();
+        tables.end(Instant::now());
         capture.replace_cgroups(&wanted.1)?;
         capture.replace_verdicts(&told)?;
+        tables.begin(versions, Instant::now());
         drop(capture);
         self.applied = Some(wanted);
         Ok(())
+    }
+
+    /// Whoever has just been put in `require` may have connections that are older than that.
+    fn tell_older(&mut self) {
+        let Some((_, cgroups)) = &self.applied else {
+            return;
+        };
+        let is_required =
+            |cgroup: &&Cgroup| cgroup.kind == CgroupKind::Workload && cgroup.mode == Mode::Require;
+        let required: HashSet<_> = cgroups.iter().filter(is_required).map(|c| c.id).collect();
+        let newly: Vec<_> = required.difference(&self.required).copied().collect();
+        self.required = required;
+        if newly.is_empty() {
+            return;
+        }
+        let (config, world) = (Arc::clone(&self.config), self.world.load_full());
+        let events = self.events.clone();
+        tokio::task::spawn_blocking(move || {
+            let newly = newly.iter().filter_map(|id| world.workload_in(*id));
+            let found = older::of(&config, &world, newly);
+            for of_one in found.sockets.chunk_by(|a, b| a.uid == b.uid) {
+                events.older_plaintext(of_one, world.versions());
+            }
+        });
     }
 
     fn capture(&self) -> MutexGuard<'_, Capture> {
@@ -339,7 +372,6 @@ fn now_s() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kedge_model::Mode;
 
     #[test]
     fn only_an_address_that_is_alone_in_its_family_stays_within_the_pod() {

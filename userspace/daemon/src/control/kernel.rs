@@ -8,7 +8,7 @@ use crate::limits::{KERNEL_EVENTS_PER_BATCH, KERNEL_EVENTS_PER_SECOND};
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use ipnet::IpNet;
-use kedge_api::{Event, EventKind as Kind, Timestamp};
+use kedge_api::{Event, EventKind as Kind, Timestamp, Versions};
 use kedge_capture::{CaptureEvent, EventKind, EventReader};
 use kedge_model::{OriginalDst, Refusal, SourceAddr, canonical};
 use std::io;
@@ -60,7 +60,7 @@ pub async fn report_events(reader: EventReader, kernel: KernelEvents) -> io::Res
             }
             if reported < KERNEL_EVENTS_PER_SECOND {
                 reported += 1;
-                kernel.events.report(translate(&event));
+                kernel.events.report(kernel.translate(&event));
             }
         }
         tokio::task::yield_now().await;
@@ -87,6 +87,33 @@ impl KernelEvents {
         }
     }
 
+    fn translate(&self, event: &CaptureEvent) -> Event {
+        // It may have waited in the ring while no daemon ran.
+        let age = event.age();
+        let happened = Instant::now().checked_sub(age);
+        Event {
+            decided_by: happened.and_then(|at| self.decided_by(event, at)),
+            ..translate(event, Timestamp::from(SystemTime::now() - age))
+        }
+    }
+
+    fn decided_by(&self, event: &CaptureEvent, happened: Instant) -> Option<Versions> {
+        match event.kind {
+            EventKind::RefusedAgain => {
+                let (cgroup_id, to) = (event.cgroup_id?, OriginalDst::new(event.destination));
+                self.refusals.decided_by(Asked { cgroup_id, to }, happened)
+            }
+            EventKind::Refused
+            | EventKind::NoWorkerRefused
+            | EventKind::NoWorkerPassed
+            | EventKind::IngressDropped
+            | EventKind::ProbeDropped
+            | EventKind::EgressDropped
+            | EventKind::DaemonDropped => self.world.tables().at(happened),
+            _ => None,
+        }
+    }
+
     /// Nothing to report: somebody wants to know whether that place answers.
     fn left_early(&self, event: &CaptureEvent) {
         if let (Some(cgroup_id), Some(client)) = (event.cgroup_id, event.source) {
@@ -107,9 +134,7 @@ fn reason(event: &CaptureEvent, range: IpNet) -> String {
     }
 }
 
-fn translate(event: &CaptureEvent) -> Event {
-    // It may have waited in the ring while no daemon ran.
-    let happened = Timestamp::from(SystemTime::now() - event.age());
+fn translate(event: &CaptureEvent, happened: Timestamp) -> Event {
     let told = match learnt(event) {
         Some(refusal) => refused_again(happened, refusal),
         None => {

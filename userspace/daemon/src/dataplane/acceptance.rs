@@ -2,7 +2,7 @@
 //! whether that is allowed. Until an opening verifies it costs one small read and two seconds.
 
 use crate::dataplane::buffer::{BUFFER_LEN, Buffer, FRONT};
-use crate::dataplane::classify::classify_flight;
+use crate::dataplane::classify::{Refused, classify_flight};
 use crate::dataplane::delivery::deliver;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Open, Seal};
@@ -299,7 +299,7 @@ async fn read_flight(
 async fn accept(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, arrived: Arrived) {
     let result = match classify(worker, link, &arrived.flight) {
         Ok(parties) => connect(worker, link, &arrived.flight, parties).await,
-        Err(refusal) => Err(refusal),
+        Err(refused) => Err(refused),
     };
     match result {
         Ok((near, parties)) => {
@@ -316,11 +316,11 @@ async fn accept(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, arrived: 
             let flow = Flow::acceptor(near, carrier, out, back).with_records(records);
             worker.run(flow, FlowInfo::new(parties, carriage), None);
         }
-        Err(refusal) => deny(worker, link, &carrier, arrived, refusal).await,
+        Err(refused) => deny(worker, link, &carrier, arrived, &refused).await,
     }
 }
 
-fn classify(worker: &Worker, link: &Link, flight: &Flight) -> Result<Parties, Refusal> {
+fn classify(worker: &Worker, link: &Link, flight: &Flight) -> Result<Parties, Refused> {
     let record0 = &flight.record0;
     let (source, destination) = link.with_identities(|known| {
         (
@@ -330,13 +330,9 @@ fn classify(worker: &Worker, link: &Link, flight: &Flight) -> Result<Parties, Re
     });
     let source = source.ok_or(Refusal::UnknownIdentity)?;
     let destination = destination.ok_or(Refusal::UnknownIdentity)?;
-    classify_flight(
-        &worker.world.load(),
-        &link.peer,
-        record0,
-        &source,
-        &destination,
-    )
+    let world = worker.world.load();
+    let verdict = classify_flight(&world, &link.peer, record0, &source, &destination);
+    verdict.map_err(|refusal| Refused::by(&world, refusal))
 }
 
 /// Connects, and decides once more by what is known then: the pod may have gone meanwhile, and
@@ -346,7 +342,7 @@ async fn connect(
     link: &Link,
     flight: &Flight,
     parties: Parties,
-) -> Result<(TcpStream, Parties), Refusal> {
+) -> Result<(TcpStream, Parties), Refused> {
     let decided_at = worker.world.version();
     fault::point("policy-checked");
     let near = deliver(&worker.claims, &worker.sources, &parties).await?;
@@ -363,16 +359,16 @@ async fn deny(
     link: &Link,
     carrier: &TcpStream,
     arrived: Arrived,
-    refusal: Refusal,
+    refused: &Refused,
 ) {
     worker
         .events
-        .flight_denied(link, &arrived.flight.record0, refusal);
+        .flight_denied(link, &arrived.flight.record0, refused);
     drop(arrived.buffer);
     let mut sealer = Sealer::new(arrived.flight.keys.acceptor);
     let answer = Answer::Denied {
-        refusal,
-        text: refusal.cause().to_owned(),
+        refusal: refused.refusal,
+        text: refused.refusal.cause().to_owned(),
     };
     let (buffer, range) = seal_answer(worker, &mut sealer, &answer).await;
     // An empty send buffer takes a short answer whole; an opener that is gone needs none.

@@ -25,7 +25,9 @@ pub fn decide(world: &SharedWorld, info: &FlowInfo) {
     let world = world.load();
     let nodes = info.carriage.nodes(&world.node);
     let proven = info.carriage.proof().map_or(Ok(()), |proof| proof.holds());
-    if let Err(refusal) = proven.and_then(|()| reclassify(&world, &info.parties, nodes)) {
-        info.withdrawal.withdraw(refusal);
+    if let Err(refusal) = proven {
+        info.withdrawal.withdraw(refusal, None);
+    } else if let Err(refusal) = reclassify(&world, &info.parties, nodes) {
+        info.withdrawal.withdraw(refusal, Some(world.versions()));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::dataplane::registry::Parties;
 use crate::world::World;
+use kedge_api::Versions;
 use kedge_capture::Claim;
 use kedge_directory::Workload;
 use kedge_link::wire::Record0;
@@ -23,12 +24,24 @@ impl Route {
     }
 }
 
-/// A refusal with what is known about the parties, for its event.
+/// A refusal with what is known about the parties, and what decided it, for its event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub refusal: Refusal,
     pub source: Option<SpiffeId>,
     pub destination: Option<SpiffeId>,
+    /// None for what does not follow from the snapshot.
+    pub decided_by: Option<Versions>,
+}
+
+impl Refused {
+    /// By this snapshot.
+    pub fn by(world: &World, refusal: Refusal) -> Self {
+        Self {
+            decided_by: Some(world.versions()),
+            ..refusal.into()
+        }
+    }
 }
 
 impl From<Refusal> for Refused {
@@ -37,6 +50,7 @@ impl From<Refusal> for Refused {
             refusal,
             source: None,
             destination: None,
+            decided_by: None,
         }
     }
 }
@@ -52,7 +66,7 @@ pub fn classify_captured(
     let refused = |refusal| Refused {
         refusal,
         source: Some(source.id.clone()),
-        destination: None,
+        ..Refused::by(world, refusal)
     };
     let endpoint = world
         .directory
@@ -91,14 +105,13 @@ pub fn source_of<'w>(
     let source = claim
         .cgroups()
         .find_map(|cgroup| world.workload_in(cgroup))
-        .ok_or(Refusal::SourceUnknown)?;
+        .ok_or_else(|| Refused::by(world, Refusal::SourceUnknown))?;
     if source.addresses.contains(&client.ip()) {
         return Ok(source);
     }
     Err(Refused {
-        refusal: Refusal::SourceMismatch,
         source: Some(source.id.clone()),
-        destination: None,
+        ..Refused::by(world, Refusal::SourceMismatch)
     })
 }
 
@@ -357,6 +370,30 @@ allow = [
             let verdict = captured(cgroup, client, asked).map(drop);
             assert_eq!(verdict, Err(refusal), "{client} to {asked}");
         }
+    }
+
+    #[test]
+    fn a_refusal_names_the_snapshot_that_decided_and_not_a_newer_one() {
+        let claim = Claim {
+            original_dst: OriginalDst::new("10.2.0.1:81".parse().expect("literal")),
+            cgroup_id: CGROUP,
+            lineage: Default::default(),
+            socket_cookie: 1,
+            netns_cookie: 1,
+            patience: Default::default(),
+        };
+        let client = SourceAddr::new("10.1.0.1:5000".parse().expect("literal"));
+        let shared = crate::world::SharedWorld::new(world("a"));
+        let old = shared.load_full();
+        let mut new = world("a");
+        new.directory = Directory::parse(&DIRECTORY.replace("version = 1", "version = 2"))
+            .expect("a directory");
+        shared.replace(new);
+        let by = |world: &World| {
+            let refused = classify_captured(world, &claim, client, 0).expect_err("denied");
+            refused.decided_by.expect("a snapshot decided").directory
+        };
+        assert_eq!((by(&old), by(&shared.load())), (1, 2));
     }
 
     #[test]

@@ -116,7 +116,7 @@ async fn classify(worker: &Worker, claim: &Claim, client: SourceAddr) -> Result<
         verdict => Some(verdict),
     };
     let verdict = worker.world.wait_for(HOLD, known).await;
-    verdict.unwrap_or_else(|| Err(Refusal::SourceUnknown.into()))
+    verdict.unwrap_or_else(|| classify_captured(&worker.world.load(), claim, client, pick))
 }
 
 async fn open(worker: &Worker, near: TcpStream, admitted: Admitted, route: Route) {
@@ -142,11 +142,11 @@ async fn open(worker: &Worker, near: TcpStream, admitted: Admitted, route: Route
             let (cgroup_id, to) = (claim.cgroup_id, claim.original_dst);
             worker.refusals.suspect(Asked { cgroup_id, to }, client);
         }
-        Err((near, refusal)) => {
+        Err((near, refused)) => {
             let refused = Refused {
-                refusal,
                 source: Some(route.parties.source),
                 destination: Some(route.parties.destination),
+                ..refused
             };
             refuse(worker, &near, client.socket_addr(), Some(&claim), refused);
         }
@@ -155,7 +155,7 @@ async fn open(worker: &Worker, near: TcpStream, admitted: Admitted, route: Route
 
 /// `None` where the application has gone meanwhile. A refusal gives the application's socket
 /// back, so that it can be reset.
-type Opened = Result<Option<(Flow, FlowInfo)>, (TcpStream, Refusal)>;
+type Opened = Result<Option<(Flow, FlowInfo)>, (TcpStream, Refused)>;
 
 async fn open_local(worker: &Worker, near: TcpStream, route: &Route, legs: Patience) -> Opened {
     match deliver(&worker.claims, &worker.sources, &route.parties).await {
@@ -164,7 +164,7 @@ async fn open_local(worker: &Worker, near: TcpStream, route: &Route, legs: Patie
             let info = FlowInfo::new(route.parties.clone(), Carriage::Local);
             Ok(Some((Flow::local(near, far), info)))
         }
-        Err(refusal) => Err((near, refusal)),
+        Err(refusal) => Err((near, refusal.into())),
     }
 }
 
@@ -178,20 +178,21 @@ async fn open_remote(
     let prepared = timeout_at(until.into(), first_flight::prepare(worker, route)).await;
     let ready = match prepared.unwrap_or(Err(Refusal::LinkFailed)) {
         Ok(ready) => ready,
-        Err(refusal) => return Err((near, refusal)),
+        Err(refusal) => return Err((near, refusal.into())),
     };
     tighten(ready.carrier(), legs);
     // What was allowed when the connection came may have moved, or been forbidden, while a link
     // was made: nothing leaves before the newest snapshot has been asked.
     let world = worker.world.load_full();
     if let Err(refusal) = reclassify(&world, &route.parties, (&world.node, &route.node)) {
-        return Err((near, refusal));
+        return Err((near, Refused::by(&world, refusal)));
     }
     let carriage = Carriage::Opener {
         proof: Arc::clone(&ready.link.proof),
         suite: ready.link.suite,
     };
-    let flow = ready.launch(worker, route, near).await?;
+    let launched = ready.launch(worker, route, near).await;
+    let flow = launched.map_err(|(near, refusal)| (near, refusal.into()))?;
     let info = FlowInfo::new(route.parties.clone(), carriage);
     let info = FlowInfo {
         answer_by: until,
@@ -219,7 +220,7 @@ fn refuse(
     if let Some(claim) = claim {
         let (cgroup_id, to) = (claim.cgroup_id, claim.original_dst);
         let client = SourceAddr::new(from);
-        worker.learn(Asked { cgroup_id, to }, client, refused.refusal);
+        worker.learn(Asked { cgroup_id, to }, client, &refused);
     }
     let destination = claim.map(|claim| claim.original_dst.socket_addr());
     worker.events.refused(from, destination, refused);

@@ -3,7 +3,7 @@
 //! for the workload that was refused and decided like any other; the server sees a connection
 //! that is closed at once, as by a TCP health check.
 
-use crate::dataplane::classify::{Route, classify_captured};
+use crate::dataplane::classify::{Refused, Route, classify_captured};
 use crate::dataplane::delivery::deliver;
 use crate::dataplane::first_flight;
 use crate::dataplane::refusals::Asked;
@@ -50,7 +50,9 @@ fn decide_again(worker: &Worker) {
 
 async fn look(worker: Worker, asked: Asked, client: SourceAddr) {
     let looked = timeout(LOOK_TIMEOUT, look_everywhere(&worker, &asked, client));
-    let looked = looked.await.unwrap_or(Err(Refusal::WorkloadUnreachable));
+    let looked = looked
+        .await
+        .unwrap_or(Err(Refusal::WorkloadUnreachable.into()));
     worker.refusals.settle(asked, looked);
 }
 
@@ -59,14 +61,14 @@ async fn look_everywhere(
     worker: &Worker,
     asked: &Asked,
     client: SourceAddr,
-) -> Result<(), Refusal> {
-    let mut last = Err(Refusal::NoEndpoint);
+) -> Result<(), Refused> {
+    let mut last = Err(Refusal::NoEndpoint.into());
     let picks = choices(&worker.world.load(), asked);
     for pick in 0..picks {
         let route = classify(&worker.world.load(), asked, client, pick);
         last = match route {
-            Ok(route) => knock(worker, &route).await,
-            Err(refusal) => Err(refusal),
+            Ok(route) => knock(worker, &route).await.map_err(Refused::from),
+            Err(refused) => Err(refused),
         };
         if last.is_ok() {
             break;
@@ -80,7 +82,7 @@ fn choices(world: &World, asked: &Asked) -> u64 {
     world.directory.choices(asked.to).max(1) as u64
 }
 
-fn classify(world: &World, asked: &Asked, client: SourceAddr, pick: u64) -> Result<Route, Refusal> {
+fn classify(world: &World, asked: &Asked, client: SourceAddr, pick: u64) -> Result<Route, Refused> {
     let claim = Claim {
         original_dst: asked.to,
         cgroup_id: asked.cgroup_id,
@@ -89,7 +91,7 @@ fn classify(world: &World, asked: &Asked, client: SourceAddr, pick: u64) -> Resu
         netns_cookie: 0,
         patience: Default::default(),
     };
-    classify_captured(world, &claim, client, pick).map_err(|refused| refused.refusal)
+    classify_captured(world, &claim, client, pick)
 }
 
 async fn knock(worker: &Worker, route: &Route) -> Result<(), Refusal> {

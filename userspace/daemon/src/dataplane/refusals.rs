@@ -5,11 +5,13 @@
 //! [`looks`](super::looks)) says the same. It holds for [`REFUSAL_VALID`] only, so that a daemon
 //! that dies makes nothing unreachable for longer than that.
 
+use crate::dataplane::classify::Refused;
 use crate::errno::{ECONNREFUSED, EHOSTUNREACH};
 use crate::limits::{
     LOOK_ENDPOINTS, LOOK_EVERY, LOOKS_AT_ONCE, REFUSAL_IDLE, REFUSAL_VALID, REFUSALS,
     REFUSALS_PER_WORKLOAD,
 };
+use kedge_api::Versions;
 use kedge_model::{OriginalDst, Refusal, SourceAddr};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,14 +74,14 @@ impl Refusals {
 
     /// A connection was refused. `choices`: from how many endpoints its own was picked; what one
     /// of several did says nothing about the others until they have been looked at.
-    pub fn learn(&self, asked: Asked, client: SourceAddr, refusal: Refusal, choices: usize) {
-        let Some(lasting) = lasting(refusal).filter(|_| choices <= LOOK_ENDPOINTS) else {
+    pub fn learn(&self, asked: Asked, client: SourceAddr, refused: &Refused, choices: usize) {
+        let Some(lasting) = lasting(refused.refusal).filter(|_| choices <= LOOK_ENDPOINTS) else {
             return;
         };
         let at_once = lasting.at_once && choices <= 1;
         let mut table = self.table();
-        if table.add(asked, client, refusal, Instant::now()) && at_once {
-            self.tell(&mut table, asked, refusal, lasting);
+        if table.add(asked, client, refused, Instant::now()) && at_once {
+            self.tell(&mut table, asked, refused.refusal, lasting);
         }
     }
 
@@ -107,14 +109,14 @@ impl Refusals {
     }
 
     /// What a look at an entry's place came to.
-    pub fn settle(&self, asked: Asked, looked: Result<(), Refusal>) {
+    pub fn settle(&self, asked: Asked, looked: Result<(), Refused>) {
         let mut table = self.table();
-        let Err(refusal) = looked else {
+        let Err(refused) = looked else {
             return self.forget(&mut table, asked);
         };
-        match lasting(refusal) {
-            Some(lasting) if table.keep(asked, refusal, Instant::now()) => {
-                self.tell(&mut table, asked, refusal, lasting);
+        match lasting(refused.refusal) {
+            Some(lasting) if table.keep(asked, &refused, Instant::now()) => {
+                self.tell(&mut table, asked, refused.refusal, lasting);
             }
             _ => self.forget(&mut table, asked),
         }
@@ -126,6 +128,11 @@ impl Refusals {
         for asked in table.ended(stands) {
             self.forget(&mut table, asked);
         }
+    }
+
+    /// What the refusal that connect() repeated at `met` was decided by, where that is certain.
+    pub fn decided_by(&self, asked: Asked, met: Instant) -> Option<Versions> {
+        self.table().decided_by(asked, met)
     }
 
     /// How many stand.
@@ -165,10 +172,23 @@ struct Standing {
     client: SourceAddr,
     /// `None`: nobody knows yet.
     refusal: Option<Refusal>,
+    /// What decided that, and when.
+    decided: Option<(Versions, Instant)>,
     /// When somebody came to us last.
     refused_at: Instant,
     /// `None`: somebody is looking.
     due: Option<Instant>,
+}
+
+impl Standing {
+    fn refuse(&mut self, refused: &Refused, now: Instant) {
+        let same = self.refusal == Some(refused.refusal)
+            && self.decided.map(|(by, _)| by) == refused.decided_by;
+        if !same {
+            self.refusal = Some(refused.refusal);
+            self.decided = refused.decided_by.map(|by| (by, now));
+        }
+    }
 }
 
 /// By workload, so that none can take another's room.
@@ -181,13 +201,13 @@ struct Table {
 
 impl Table {
     /// Adds or renews an entry. `false`: its workload, or the node, has too many.
-    fn add(&mut self, asked: Asked, client: SourceAddr, refusal: Refusal, now: Instant) -> bool {
+    fn add(&mut self, asked: Asked, client: SourceAddr, refused: &Refused, now: Instant) -> bool {
         let due = now + LOOK_EVERY;
         let Some(standing) = self.entry(asked, client, due) else {
             return false;
         };
         standing.client = client;
-        standing.refusal = Some(refusal);
+        standing.refuse(refused, now);
         standing.refused_at = now;
         true
     }
@@ -210,6 +230,7 @@ impl Table {
         Some(places.entry(asked.to).or_insert(Standing {
             client,
             refusal: None,
+            decided: None,
             refused_at: due,
             due: Some(due),
         }))
@@ -247,7 +268,7 @@ impl Table {
     }
 
     /// The look is over, and said the same as before, or another refusal.
-    fn keep(&mut self, asked: Asked, refusal: Refusal, now: Instant) -> bool {
+    fn keep(&mut self, asked: Asked, refused: &Refused, now: Instant) -> bool {
         let places = self.workloads.get_mut(&asked.cgroup_id);
         let Some(standing) = places.and_then(|places| places.get_mut(&asked.to)) else {
             return false;
@@ -255,8 +276,14 @@ impl Table {
         if standing.due.replace(now + LOOK_EVERY).is_none() {
             self.looking -= 1;
         }
-        standing.refusal = Some(refusal);
+        standing.refuse(refused, now);
         true
+    }
+
+    fn decided_by(&self, asked: Asked, met: Instant) -> Option<Versions> {
+        let standing = self.workloads.get(&asked.cgroup_id)?.get(&asked.to)?;
+        let (versions, since) = standing.decided?;
+        (since <= met).then_some(versions)
     }
 
     fn ended(&self, stands: impl Fn(&Asked, SourceAddr) -> bool) -> Vec<Asked> {
@@ -303,7 +330,7 @@ mod tests {
     }
 
     fn add(table: &mut Table, asked: Asked, now: Instant) -> bool {
-        table.add(asked, client(), Refusal::WorkloadRefused, now)
+        table.add(asked, client(), &Refusal::WorkloadRefused.into(), now)
     }
 
     #[test]
@@ -338,7 +365,11 @@ mod tests {
         assert_eq!(due(&mut table, Duration::ZERO), 0, "just refused");
         assert_eq!(due(&mut table, LOOK_EVERY), 1);
         assert_eq!(due(&mut table, LOOK_EVERY * 5), 0, "somebody is looking");
-        assert!(table.keep(asked(1, 80), Refusal::WorkloadRefused, now + LOOK_EVERY * 5));
+        assert!(table.keep(
+            asked(1, 80),
+            &Refusal::WorkloadRefused.into(),
+            now + LOOK_EVERY * 5
+        ));
         assert_eq!(due(&mut table, LOOK_EVERY * 5), 0);
         assert_eq!(due(&mut table, LOOK_EVERY * 6), 1);
     }
@@ -348,7 +379,7 @@ mod tests {
         let (mut table, now) = (Table::default(), Instant::now());
         table.suspect(asked(1, 80), client(), now);
         assert_eq!(table.due(now, |_| None).0, [(asked(1, 80), client())]);
-        assert!(table.keep(asked(1, 80), Refusal::WorkloadRefused, now));
+        assert!(table.keep(asked(1, 80), &Refusal::WorkloadRefused.into(), now));
         table.suspect(asked(1, 80), client(), now);
         assert!(table.due(now, |_| None).0.is_empty());
     }
@@ -365,7 +396,7 @@ mod tests {
         assert_eq!(first.len(), LOOKS_AT_ONCE);
         assert!(table.due(later, |_| None).0.is_empty());
         table.remove(first[0].0);
-        assert!(table.keep(first[1].0, Refusal::WorkloadRefused, later));
+        assert!(table.keep(first[1].0, &Refusal::WorkloadRefused.into(), later));
         assert_eq!(table.due(later, |_| None).0.len(), 2);
     }
 
@@ -384,9 +415,14 @@ mod tests {
     #[test]
     fn a_new_snapshot_ends_what_the_old_one_had_decided_and_nothing_else() {
         let (mut table, now) = (Table::default(), Instant::now());
-        table.add(asked(1, 80), client(), Refusal::Denied, now);
-        table.add(asked(1, 81), client(), Refusal::Denied, now);
-        table.add(asked(1, 82), client(), Refusal::WorkloadRefused, now);
+        table.add(asked(1, 80), client(), &Refusal::Denied.into(), now);
+        table.add(asked(1, 81), client(), &Refusal::Denied.into(), now);
+        table.add(
+            asked(1, 82),
+            client(),
+            &Refusal::WorkloadRefused.into(),
+            now,
+        );
         let still_denied = |asked: &Asked, _| asked.to.socket_addr().port() == 81;
         assert_eq!(table.ended(still_denied), [asked(1, 80)]);
     }

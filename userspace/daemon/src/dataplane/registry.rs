@@ -1,9 +1,11 @@
 //! What a worker's flows are and have done, for whoever asks. The dataplane writes meters without
 //! a lock; the list itself is locked only while a flow begins or ends, or is listed.
 
+use crate::dataplane::half::Broken;
 use crate::dataplane::refusals::Asked;
 use crate::limits::OPENING_TIMEOUT;
 use crate::links::Proof;
+use kedge_api::Versions;
 use kedge_model::{NodeName, OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
 use slab::Slab;
 use std::net::SocketAddr;
@@ -86,22 +88,26 @@ pub struct FlowInfo {
 /// Says to a flow's task, once, that the flow is no longer allowed.
 #[derive(Default)]
 pub struct Withdrawal {
-    refusal: OnceLock<Refusal>,
+    why: OnceLock<(Refusal, Option<Versions>)>,
     said: Notify,
 }
 
 impl Withdrawal {
-    pub fn withdraw(&self, refusal: Refusal) {
-        if self.refusal.set(refusal).is_ok() {
+    /// `decided_by`: none where a proof has ended.
+    pub fn withdraw(&self, refusal: Refusal, decided_by: Option<Versions>) {
+        if self.why.set((refusal, decided_by)).is_ok() {
             self.said.notify_one();
         }
     }
 
     /// Until it was said, if ever.
-    pub async fn withdrawn(&self) -> Refusal {
+    pub async fn withdrawn(&self) -> Broken {
         loop {
-            if let Some(refusal) = self.refusal.get() {
-                return *refusal;
+            if let Some((refusal, decided_by)) = self.why.get().copied() {
+                return Broken::Withdrawn {
+                    refusal,
+                    decided_by,
+                };
             }
             self.said.notified().await;
         }

@@ -2,6 +2,7 @@
 
 use crate::dataplane::buffer::{Pipes, Pool};
 use crate::dataplane::carrier::Carriers;
+use crate::dataplane::classify::Refused;
 use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Broken, Turn};
@@ -21,7 +22,7 @@ use crate::listeners::OfWorker;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_capture::{Beats, Claims};
-use kedge_model::{Refusal, SourceAddr, canonical};
+use kedge_model::{SourceAddr, canonical};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -167,12 +168,12 @@ impl Worker {
     }
 
     /// Somebody was refused, and perhaps the next one need not ask.
-    pub fn learn(&self, asked: Asked, client: SourceAddr, refusal: Refusal) {
+    pub fn learn(&self, asked: Asked, client: SourceAddr, refused: &Refused) {
         let world = self.world.load();
         // A workload that is not known by a cgroup of its own shares this one with others.
         if world.workload_in(asked.cgroup_id).is_some() {
             let choices = world.directory.choices(asked.to);
-            self.refusals.learn(asked, client, refusal, choices);
+            self.refusals.learn(asked, client, refused, choices);
         }
     }
 
@@ -181,7 +182,7 @@ impl Worker {
         let withdrawal = &registered.info.withdrawal;
         let result = tokio::select! {
             biased;
-            refusal = withdrawal.withdrawn() => Err(Broken::Withdrawn(refusal)),
+            withdrawn = withdrawal.withdrawn() => Err(withdrawn),
             ended = self.carry(&mut flow, registered) => ended,
         };
         match result {
@@ -194,7 +195,8 @@ impl Worker {
                 if let (Broken::Denied { refusal, .. }, Some(asked)) =
                     (&broken, registered.info.asked)
                 {
-                    self.learn(asked, registered.info.parties.client, *refusal);
+                    let client = registered.info.parties.client;
+                    self.learn(asked, client, &(*refusal).into());
                 }
                 flow.abort(&broken);
                 self.events.flow_broken(&registered.info, &broken);

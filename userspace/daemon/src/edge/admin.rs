@@ -11,6 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use kedge_api::{ApiError, Event, EventsQuery, ExplainQuery, path};
 use kedge_policy::Request;
+use serde::Serialize;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,7 @@ fn router(edge: Edge) -> Router {
             path::FLOWS,
             get(async |State(e): State<Edge>| Json(e.observed.flows())),
         )
+        .route(path::SOCKETS, get(sockets))
         .route(path::POLICY_EXPLAIN, get(explain))
         .route(path::FEATURES, get(features))
         .route(path::EVENTS, get(events))
@@ -77,8 +79,19 @@ fn router(edge: Edge) -> Router {
 }
 
 async fn status(State(edge): State<Edge>) -> Response {
-    match tokio::task::spawn_blocking(move || edge.observed.whole_status()).await {
-        Ok(status) => Json(status).into_response(),
+    aside(move || edge.observed.whole_status()).await
+}
+
+async fn sockets(State(edge): State<Edge>) -> Response {
+    aside(move || edge.observed.sockets()).await
+}
+
+/// What takes a while is not for the runtime's own thread.
+async fn aside<T: Serialize + Send + 'static>(
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(answer) => Json(answer).into_response(),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }
@@ -92,12 +105,8 @@ async fn explain(State(edge): State<Edge>, Query(query): Query<ExplainQuery>) ->
     Json(edge.observed.world.load().policy.explain(&request)).into_response()
 }
 
-/// Loading programs takes a while: not on the runtime's own thread.
 async fn features() -> Response {
-    match tokio::task::spawn_blocking(Observed::features).await {
-        Ok(features) => Json(features).into_response(),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
+    aside(Observed::features).await
 }
 
 async fn metrics(State(edge): State<Edge>) -> Response {

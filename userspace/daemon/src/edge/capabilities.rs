@@ -2,7 +2,8 @@
 //! socket of an address family that it sees, by other routes, or by programs of their own.
 
 use crate::config::Config;
-use crate::limits::{CGROUP_DEPTH, PROCESSES_LOOKED_AT};
+use crate::limits::PROCESSES_LOOKED_AT;
+use crate::processes::{Budget, Processes};
 use crate::world::World;
 use kedge_api::Unenforceable;
 use kedge_directory::Workload;
@@ -18,20 +19,9 @@ const POWERFUL: [(u32, &str); 4] = [
     (39, "CAP_BPF"),
 ];
 
-/// What one look has left: it reads a file for each process, and a node has many.
-struct Budget(usize);
-
-impl Budget {
-    fn spend(&mut self) -> bool {
-        let left = self.0 > 0;
-        self.0 = self.0.saturating_sub(1);
-        left
-    }
-}
-
 /// The local workloads with a process that has such a capability, or one that cannot be seen.
 pub fn unenforceable(config: &Config, world: &World) -> Vec<Unenforceable> {
-    let mut budget = Budget(PROCESSES_LOOKED_AT);
+    let mut budget = Budget::new(PROCESSES_LOOKED_AT);
     let local = world.directory.workloads_on(&world.node);
     local
         .filter_map(|workload| look(&config.cgroup_root, workload, &mut budget))
@@ -39,58 +29,24 @@ pub fn unenforceable(config: &Config, world: &World) -> Vec<Unenforceable> {
 }
 
 fn look(cgroup_root: &Path, workload: &Workload, budget: &mut Budget) -> Option<Unenforceable> {
-    let mut seen = Seen::default();
-    seen.cgroup(&cgroup_root.join(&workload.cgroup), CGROUP_DEPTH, budget);
-    let found = !seen.capabilities.is_empty() || seen.unseen > 0;
-    found.then(|| Unenforceable {
-        uid: workload.uid.to_string(),
-        id: workload.id.clone(),
-        capabilities: seen
-            .capabilities
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect(),
-        unseen: seen.unseen,
-    })
-}
-
-#[derive(Default)]
-struct Seen {
-    capabilities: BTreeSet<&'static str>,
-    /// Processes, or whole cgroups, of which nothing could be said.
-    unseen: u64,
-}
-
-impl Seen {
-    /// A cgroup that is not there holds nobody.
-    fn cgroup(&mut self, path: &Path, depth: usize, budget: &mut Budget) {
-        if depth == 0 || !budget.spend() {
-            self.unseen += 1;
-            return;
-        }
-        let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-        for pid in processes.lines() {
-            self.process(pid, budget);
-        }
-        let below = fs::read_dir(path).into_iter().flatten().flatten();
-        for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            self.cgroup(&entry.path(), depth - 1, budget);
-        }
-    }
-
-    /// A process outside of our PID namespace has number 0; one that has ended holds nothing.
-    fn process(&mut self, pid: &str, budget: &mut Budget) {
-        if pid == "0" || !budget.spend() {
-            self.unseen += 1;
-            return;
-        }
+    let processes = Processes::of(&cgroup_root.join(&workload.cgroup), budget);
+    let (mut capabilities, mut unseen) = (BTreeSet::new(), processes.unseen);
+    for pid in &processes.pids {
+        // One that has ended holds nothing.
         if let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) {
             match permitted(&status) {
-                Some(bits) => self.capabilities.extend(powerful(bits)),
-                None => self.unseen += 1,
+                Some(bits) => capabilities.extend(powerful(bits)),
+                None => unseen += 1,
             }
         }
     }
+    let found = !capabilities.is_empty() || unseen > 0;
+    found.then(|| Unenforceable {
+        uid: workload.uid.to_string(),
+        id: workload.id.clone(),
+        capabilities: capabilities.into_iter().map(str::to_owned).collect(),
+        unseen,
+    })
 }
 
 /// What the process may use whenever it wants to (capabilities(7)).
@@ -128,13 +84,5 @@ mod tests {
     #[test]
     fn a_status_without_the_line_says_nothing() {
         assert_eq!(permitted("Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn a_process_of_another_pid_namespace_and_one_past_the_bound_are_unseen() {
-        let mut seen = Seen::default();
-        seen.process("0", &mut Budget(1));
-        seen.process("1", &mut Budget(0));
-        assert_eq!((seen.unseen, seen.capabilities.len()), (2, 0));
     }
 }

@@ -77,6 +77,7 @@ fn print(event: &Event) {
         client = event.client.map(display),
         asked = event.original_destination.map(display),
         peer = event.peer.as_ref().map(display),
+        decided_by = event.decided_by.as_ref().map(display),
         "{}",
         event.cause
     );

@@ -11,6 +11,7 @@ use crate::edge::kernel_tls::KernelTls;
 use crate::events::Events;
 use crate::limits::FLOWS_LISTED;
 use crate::links::{Link, Links, PeerReport};
+use crate::older;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_api::{
@@ -70,6 +71,11 @@ impl Observed {
             listeners: self.listeners(),
             counters: self.counters(),
         }
+    }
+
+    /// Not for the runtime's own thread.
+    pub fn sockets(&self) -> kedge_api::Sockets {
+        older::list(&self.config, &self.world.load_full())
     }
 
     pub fn flows_live(&self) -> usize {

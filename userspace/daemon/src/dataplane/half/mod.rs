@@ -17,6 +17,7 @@ pub use seal::Seal;
 
 use crate::dataplane::buffer::{Buffer, Pipes, Pool};
 use crate::dataplane::registry::Meter;
+use kedge_api::Versions;
 use kedge_model::Refusal;
 use kedge_record::{FrameError, OpenError, SealError};
 use std::io;
@@ -40,8 +41,12 @@ pub enum Broken {
     Denied { refusal: Refusal, text: String },
     #[error("the peer did not answer the first flight in time")]
     NoAnswer,
-    #[error("no longer allowed: {0}")]
-    Withdrawn(Refusal),
+    #[error("no longer allowed: {refusal}")]
+    Withdrawn {
+        refusal: Refusal,
+        /// None where a proof has ended.
+        decided_by: Option<Versions>,
+    },
     #[error("the peer's answer is malformed")]
     BadAnswer,
     #[error("kernel records")]

@@ -1,14 +1,14 @@
 //! Clients whose connections are open, and that say when and how these end.
 
+use crate::lab::Lab;
+use crate::lab::topology::{CLIENT, Node, Pod};
+use crate::shell::wait_for;
+use crate::stage::server;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, SystemTime};
-use xtask::lab::Lab;
-use xtask::lab::topology::{CLIENT, Node, Pod};
-use xtask::shell::wait_for;
-use xtask::stage::server;
 
 /// One connection; it is ended when this is dropped.
 pub struct Waiting {
@@ -18,9 +18,19 @@ pub struct Waiting {
 
 impl Waiting {
     /// Of pod `client` to pod `load`, once it is open.
+    ///
+    /// # Errors
+    /// When it does not open.
     pub fn idle(lab: &Lab) -> Result<Self> {
-        let waiting = Self::start(lab, &CLIENT, &["silence", &server(), "idle"])?;
-        waiting.opened()
+        Self::open(lab, &CLIENT, &server())
+    }
+
+    /// Idle, once it is open.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub fn open(lab: &Lab, from: &'static Pod, to: &str) -> Result<Self> {
+        Self::start(lab, from, &["silence", to, "idle"])?.opened()
     }
 
     pub fn start(lab: &Lab, from: &'static Pod, words: &[&str]) -> Result<Self> {

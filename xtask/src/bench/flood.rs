@@ -1,0 +1,71 @@
+//! New flows while strangers flood the peer port of the node that they go to.
+
+use super::Amounts;
+use super::figures::{Figures, KEDGE};
+use super::rounds::{kedge, number};
+use crate::lab::Lab;
+use crate::lab::topology::{BARE, LOAD, PEER_PORT};
+use anyhow::{Context, Result, ensure};
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Until there are as many strangers as there will be at once.
+const RISE: Duration = Duration::from_millis(500);
+
+/// Half a handshake is what costs the daemon most, a silent connection what holds a place longest.
+const STRANGERS: [(&str, [&str; 2]); 2] = [
+    (
+        "tls-hello",
+        ["flood_hello_open_p99_ms", "flood_hello_open_max_ms"],
+    ),
+    (
+        "silent",
+        ["flood_silent_open_p99_ms", "flood_silent_open_max_ms"],
+    ),
+];
+
+/// Every flow opens; how long the slowest takes is the figure.
+pub fn flooded(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()> {
+    for (stranger, [p99, max]) in STRANGERS {
+        let mut flood = Flood::start(lab, stranger)?;
+        sleep(RISE);
+        let opened = kedge(lab, &["connect", "--count", amounts.flows_in_flood])?;
+        ensure!(flood.goes_on()?, "the flood of {stranger} was over first");
+        figures.add(KEDGE, p99, "ms", number(&opened, "p99_us")? / 1e3);
+        figures.add(KEDGE, max, "ms", number(&opened, "max_us")? / 1e3);
+    }
+    Ok(())
+}
+
+/// Strangers from one pod, 2,000 at once, until this is dropped.
+struct Flood(Child);
+
+impl Flood {
+    fn start(lab: &Lab, stranger: &str) -> Result<Self> {
+        let program = lab.tools.load.display().to_string();
+        let port = format!("{}:{PEER_PORT}", LOAD.node.v4());
+        let words = [
+            &*program,
+            "hostile",
+            &port,
+            stranger,
+            "--connections",
+            "1000000",
+        ];
+        let mut command = lab.command(&BARE, &words)?;
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().map(Self).context("start the flood")
+    }
+
+    fn goes_on(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_none())
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

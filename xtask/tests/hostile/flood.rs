@@ -1,0 +1,63 @@
+//! Strangers without end at the peer port. How long the slowest flow takes is a figure of the bench.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use xtask::lab::Lab;
+use xtask::lab::topology::{BARE, CLIENT, LOAD, Node, PEER_PORT};
+use xtask::shell::wait_for;
+use xtask::stage::{at, load, play, server};
+
+#[test]
+fn every_flow_opens_while_strangers_flood_the_peer_port() {
+    play(|lab| {
+        for (stranger, counted) in [("tls-hello", "links.failed."), ("silent", "strangers.")] {
+            let before = refused(lab, counted)?;
+            let mut flood = Flood::start(lab, stranger)?;
+            wait_for("strangers to be refused", Duration::from_secs(30), || {
+                Ok((refused(lab, counted)? > before + 100).then_some(()))
+            })?;
+            let made: Value = load(lab, &CLIENT, &["connect", &server(), "--count", "50"])?;
+            ensure!(made["count"] == 50, "beside {stranger}: {made}");
+            ensure!(flood.0.try_wait()?.is_none(), "the flood was over first");
+        }
+        Ok(())
+    });
+}
+
+/// From one pod, 2,000 at once, until it is dropped.
+struct Flood(Child);
+
+impl Flood {
+    fn start(lab: &Lab, stranger: &str) -> Result<Self> {
+        let program = lab.tools.load.display().to_string();
+        let port = at(LOAD.node.v4(), PEER_PORT);
+        let words = [
+            &*program,
+            "hostile",
+            &port,
+            stranger,
+            "--connections",
+            "1000000",
+        ];
+        let mut command = lab.command(&BARE, &words)?;
+        command.stdout(Stdio::null());
+        command.spawn().map(Self).context("start the flood")
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How many strangers node b has counted.
+fn refused(lab: &Lab, kind: &str) -> Result<u64> {
+    let status: Value = serde_json::from_str(&lab.kedge(Node::B, &["status", "--json"])?)?;
+    let counters = status["counters"].as_object().context("counters")?;
+    let of_kind = counters.iter().filter(|(name, _)| name.starts_with(kind));
+    Ok(of_kind.filter_map(|(_, count)| count.as_u64()).sum())
+}
