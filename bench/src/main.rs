@@ -13,6 +13,7 @@ mod forge;
 mod latency;
 mod newborn;
 mod path;
+mod pending;
 mod probes;
 mod protocol;
 mod report;
@@ -49,7 +50,12 @@ enum Verb {
     /// The same, all open at once.
     Concurrent(Exchange),
     /// Whom the server believes to talk to.
-    Peer { server: SocketAddr },
+    Peer {
+        server: SocketAddr,
+        /// Ask again, over the same connection, when standard input has ended.
+        #[arg(long)]
+        again: bool,
+    },
     /// Let the server speak first.
     Greet { server: SocketAddr },
     /// End one direction, then use the other: first the client's, then the server's.
@@ -140,6 +146,8 @@ enum Verb {
         #[arg(long, default_value_t = 2_000)]
         at_once: usize,
     },
+    /// Begin connections without waiting for any; then say what became of them.
+    Flood(pending::Request),
     /// Be the path between two daemons, and a bad one.
     Path(path::Path),
     /// Use a core without end; run it at idle priority to keep the core awake.
@@ -162,7 +170,11 @@ fn main() -> Result<()> {
         Verb::Server { listen, greet } => server::run(listen, greet),
         Verb::Seq(exchange) => print(&exchange::sequential(&exchange)?),
         Verb::Concurrent(exchange) => print(&exchange::concurrent(&exchange)?),
-        Verb::Peer { server } => print(&probes::peer(server)?),
+        Verb::Peer {
+            server,
+            again: false,
+        } => print(&probes::peer(server)?),
+        Verb::Peer { server, .. } => probes::peer_again(server),
         Verb::Greet { server } => print(&probes::greet(server)?),
         Verb::HalfClose { server } => print(&probes::half_close(server)?),
         Verb::Reset { server } => print(&probes::reset(server)?),
@@ -205,6 +217,7 @@ fn main() -> Result<()> {
             connections,
             at_once,
         } => print(&flood::run(server, stranger, connections, at_once)?),
+        Verb::Flood(request) => print(&pending::flood(&request)?),
         Verb::Path(path) => path::run(path),
         Verb::Spin => spin(),
     }

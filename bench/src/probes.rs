@@ -1,6 +1,8 @@
 //! Single connections that show one property each.
 
+use crate::print;
 use crate::protocol::{self, HASH_LEN, NONCE_LEN};
+use crate::sustained::end_of_input;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
@@ -45,7 +47,20 @@ pub fn connect(server: SocketAddr, kind: u8) -> Result<TcpStream> {
 }
 
 pub fn peer(server: SocketAddr) -> Result<Peer> {
+    told(&mut connect(server, protocol::PEER)?)
+}
+
+/// Now, and over the same connection when standard input has ended.
+pub fn peer_again(server: SocketAddr) -> Result<()> {
     let mut stream = connect(server, protocol::PEER)?;
+    print(&told(&mut stream)?)?;
+    // Nobody ever sends: the receiver learns of the end of input by its sender's end.
+    let _ = end_of_input().recv();
+    stream.write_all(&[protocol::PEER]).context("ask again")?;
+    print(&told(&mut stream)?)
+}
+
+fn told(stream: &mut TcpStream) -> Result<Peer> {
     let mut line = String::new();
     while !line.ends_with('\n') {
         let mut byte = [0];

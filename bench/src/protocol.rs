@@ -12,7 +12,8 @@ pub const ECHO: u8 = b'R';
 pub const PING: u8 = b'C';
 /// One byte back, then nothing until the end.
 pub const HOLD: u8 = b'I';
-/// The client's address as the server sees it, by accept() and by getpeername().
+/// The client's address as the server sees it, by accept() and by getpeername(); once more for
+/// each further byte.
 pub const PEER: u8 = b'P';
 /// The client ends its direction after some bytes and then gets their SHA-256.
 pub const CLIENT_ENDS_FIRST: u8 = b'U';

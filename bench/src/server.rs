@@ -175,11 +175,14 @@ async fn wait_for_end(stream: &mut TcpStream) -> Result<()> {
 }
 
 async fn tell_peer(stream: &mut TcpStream, accepted: SocketAddr) -> Result<()> {
-    let asked = stream.peer_addr()?;
-    stream
-        .write_all(format!("{accepted} {asked}\n").as_bytes())
-        .await?;
-    wait_for_end(stream).await
+    loop {
+        let asked = stream.peer_addr()?;
+        let line = format!("{accepted} {asked}\n");
+        stream.write_all(line.as_bytes()).await?;
+        if stream.read(&mut [0]).await? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 async fn client_ends_first(stream: &mut TcpStream) -> Result<()> {

@@ -210,7 +210,7 @@ pub fn object() -> PathBuf {
 /// # Errors
 /// When there is no compiler or linker for them, or they do not compile.
 pub fn build(root: &Path) -> Result<PathBuf> {
-    build_with(root, None, &object())
+    build_with(root, None, "kedge", &object())
 }
 
 /// Builds them for the test build of the next ABI.
@@ -219,10 +219,19 @@ pub fn build(root: &Path) -> Result<PathBuf> {
 /// As [`build`].
 pub fn build_next(root: &Path) -> Result<PathBuf> {
     let object = object().with_file_name("kedge-next.bpf.o");
-    build_with(root, Some("abi-next"), &object)
+    build_with(root, Some("abi-next"), "kedge", &object)
 }
 
-fn build_with(root: &Path, feature: Option<&str>, object: &Path) -> Result<PathBuf> {
+/// Builds the stand-in for another project's socket load balancer.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_balancer(root: &Path) -> Result<PathBuf> {
+    let object = object().with_file_name("balancer.bpf.o");
+    build_with(root, Some("balancer"), "balancer", &object)
+}
+
+fn build_with(root: &Path, feature: Option<&str>, program: &str, object: &Path) -> Result<PathBuf> {
     let toolchain = toolchain()?;
     let linker = ensure_linker(&toolchain)?;
     let target = format!(
@@ -240,6 +249,8 @@ fn build_with(root: &Path, feature: Option<&str>, object: &Path) -> Result<PathB
         "--release",
         "--locked",
         "-Zbuild-std=core",
+        "--bin",
+        program,
     ]);
     cargo
         .args(["--target", &target, "--target-dir"])
@@ -260,7 +271,7 @@ fn build_with(root: &Path, feature: Option<&str>, object: &Path) -> Result<PathB
         cargo.env_remove(foreign);
     }
     pass_through(&mut cargo)?;
-    replace(&folder.join(target).join("release/kedge"), object)?;
+    replace(&folder.join(target).join("release").join(program), object)?;
     Ok(object.to_owned())
 }
 

@@ -64,11 +64,13 @@ counters! {
     QuotaRefused = 20, "quota_refused";
     /// Captured connections that their clients closed before the daemon had them.
     LeftEarly = 21, "left_early";
+    /// SYNs of workloads that had their share of a worker's accept queue already: TCP repeats them.
+    Held = 22, "held";
 }
 
 impl Counter {
     /// How many there are: the capacity of `COUNTERS`.
-    pub const COUNT: u32 = Self::LeftEarly as u32 + 1;
+    pub const COUNT: u32 = Self::Held as u32 + 1;
 }
 
 #[cfg(test)]

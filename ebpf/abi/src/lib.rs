@@ -9,8 +9,9 @@
 //!   VERDICTS, PORTS   (class, prefix, port)           ADMITTED    tuple -> its true client
 //!   REFUSALS          what was refused just now       ORIGINAL    socket -> what was asked for
 //!   PLACES            local pods, nodes               CLIENT      socket -> its true client
-//!   SLOTS             where capture sends to          COUNTERS, EVENTS
-//!   DELIVERIES        our socket -> true client
+//!   SLOTS             where capture sends to          QUEUED      our socket -> its queue
+//!   DELIVERIES        our socket -> true client       QUEUES      (cgroup, queue) -> its waiting
+//!                                                     COUNTERS, EVENTS
 //! ```
 //!
 //! Rules: every structure derives zerocopy's `FromBytes + IntoBytes`, so padding and invalid bit
@@ -33,6 +34,7 @@ mod counter;
 mod event;
 pub mod limits;
 pub mod place;
+pub mod queue;
 mod refusal;
 mod root;
 mod slot;
@@ -44,6 +46,7 @@ pub use cgroup::{CgroupEntry, ProbePort, class, kind};
 pub use counter::Counter;
 pub use event::{Event, EventKind};
 pub use place::Place;
+pub use queue::Queued;
 pub use refusal::{Refusal, RefusalKey};
 pub use root::Root;
 pub use slot::Slot;
@@ -51,7 +54,7 @@ pub use socket::{Claim, Client, Original, Patience, Tuple, claim, original};
 pub use verdict::{LpmKey, PortKey, VerdictEntry, VerdictKey};
 
 /// Raised with every change of a layout, a map's type or its capacity.
-pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 4 } else { 3 };
 
 /// Raised with every change of a map in [`map::STATE`].
 pub const STATE_VERSION: u32 = 1;
@@ -74,6 +77,8 @@ pub mod map {
     pub const ADMITTED: &str = "ADMITTED";
     pub const ORIGINAL: &str = "ORIGINAL";
     pub const CLIENT: &str = "CLIENT";
+    pub const QUEUES: &str = "QUEUES";
+    pub const QUEUED: &str = "QUEUED";
     pub const COUNTERS: &str = "COUNTERS";
     pub const EVENTS: &str = "EVENTS";
 
@@ -88,6 +93,8 @@ pub mod map {
         PLACES,
         SLOTS,
         REFUSALS,
+        QUEUES,
+        QUEUED,
         COUNTERS,
         EVENTS,
     ];

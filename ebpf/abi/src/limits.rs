@@ -26,8 +26,10 @@ pub const PLACES: u32 = 65_536;
 pub const REFUSALS: u32 = 16_384;
 /// Captured connections whose handshake with the daemon is not finished yet.
 pub const CLAIMS: u32 = 65_536;
-/// The same, of one cgroup: as many as the accept queue of one worker has places.
+/// The same, of one cgroup.
 pub const CLAIMS_PER_CGROUP: i64 = 4_096;
+/// Counts of who waits in which accept queue.
+pub const QUEUES: u32 = 65_536;
 /// How long two sockets of one tuple leave their dispute behind, in nanoseconds: longer than
 /// the kernel repeats a SYN.
 pub const DISPUTE_NS: u64 = 300_000_000_000;

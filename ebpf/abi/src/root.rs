@@ -34,11 +34,16 @@ pub struct Root {
     pub port_base: u32,
     /// Port of links and carriers, in host order.
     pub peer_port: u32,
+    /// Places in the accept queue of each worker.
+    pub queue_places: u32,
+    /// Grows by one each time that these programs are put on their hooks: who waits is counted
+    /// anew then, since another generation's programs may have seen him go.
+    pub round: u32,
 }
 
 impl Root {
     /// For `length`.
-    pub const LENGTH: u32 = 104;
+    pub const LENGTH: u32 = 112;
 }
 
 const _: () = assert!(size_of::<Root>() == Root::LENGTH as usize);

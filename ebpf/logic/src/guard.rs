@@ -2,6 +2,7 @@
 
 use crate::cgroup::Owner;
 use crate::packet::{Packet, Parsed, Segment, parse};
+use crate::queue;
 use crate::tables::{Tables, is_capture_end, is_same, verdict_for};
 use kedge_abi::{Endpoint, ProbePort, Tuple, class, place, verdict};
 
@@ -11,6 +12,11 @@ pub trait Connection {
     fn is_admitted_socket(&self) -> bool;
     /// Who on this node filed this connection, while it is being established.
     fn filed(&self, tuple: &Tuple) -> Option<Opener>;
+    /// Whether the packet's socket listens.
+    fn is_listener(&self) -> bool;
+    /// The cgroup that filed the claim of a captured connection that is being established, or
+    /// [`kedge_abi::queue::NOBODY`].
+    fn claimant(&self, tuple: &Tuple) -> u64;
 }
 
 /// Who may open a connection to a `require` workload.
@@ -32,6 +38,8 @@ pub enum Ruling {
     Drop(Option<Segment>),
     /// Dropped: of a probe, to a port that the workload does not declare.
     DropProbe(Segment),
+    /// A SYN for which its workload has no room left in this queue: its TCP will repeat it.
+    Hold,
 }
 
 /// Scope of tuples that the guard looks up: admitted connections come over the routed way.
@@ -46,8 +54,12 @@ pub fn ingress<P: Packet, T: Tables, C: Connection>(
     tables: &T,
     connection: &C,
 ) -> Ruling {
-    if owner.class != class::REQUIRE {
-        return Ruling::Pass;
+    match owner.class {
+        class::REQUIRE => {}
+        class::DAEMON if connection.is_listener() => {
+            return by_segment(packet, |segment| knock(tables, connection, segment));
+        }
+        _ => return Ruling::Pass,
     }
     by_segment(packet, |segment| {
         if stays_here(segment) || connection.is_admitted_socket() {
@@ -61,6 +73,23 @@ pub fn ingress<P: Packet, T: Tables, C: Connection>(
             ),
         }
     })
+}
+
+/// No workload fills a worker's accept queue: beyond its share it waits outside, as everybody
+/// would if the queue were full.
+#[inline(always)]
+fn knock<T: Tables, C: Connection>(tables: &T, connection: &C, segment: &Segment) -> Ruling {
+    let Some(root) = tables.root() else {
+        return Ruling::Pass;
+    };
+    if !segment.opens || !is_capture_end(root, &segment.destination) {
+        return Ruling::Pass;
+    }
+    let claimant = connection.claimant(&opened_by_source(segment));
+    match queue::has_room(tables, root, claimant, segment.destination.port) {
+        true => Ruling::Pass,
+        false => Ruling::Hold,
+    }
 }
 
 /// Whether who filed a connection to `port` of `owner` may have it.
@@ -215,6 +244,32 @@ mod tests {
     fn receives(from: &str, to: &str, flags: u8, filed: &Filed) -> bool {
         let packet = tcp4(from, to, flags, 0);
         ingress(&owner(class::REQUIRE), &packet, &world(), filed) == Ruling::Pass
+    }
+
+    #[test]
+    fn a_daemons_listener_holds_the_syns_of_who_has_his_share_of_its_queue_and_nothing_else() {
+        let mut world = world();
+        let waits = queue::of(&world.root, 7, 15_001);
+        world
+            .waiting
+            .insert(waits, i64::from(world.root.queue_places));
+        let knock = |class, to, flags, filed: &Filed| {
+            ingress(&owner(class), &tcp4(POD, to, flags, 0), &world, filed)
+        };
+        let (full, other) = (Filed::knock(7), Filed::knock(8));
+        let own = "169.254.76.7:15001";
+        assert_eq!(knock(class::DAEMON, own, SYN, &full), Ruling::Hold);
+        assert_eq!(knock(class::DAEMON, own, ACK, &full), Ruling::Pass);
+        assert_eq!(knock(class::DAEMON, own, SYN, &other), Ruling::Pass);
+        let another = "169.254.76.7:15002";
+        assert_eq!(knock(class::DAEMON, another, SYN, &full), Ruling::Pass);
+        assert_eq!(
+            knock(class::DAEMON, "192.0.2.1:15443", SYN, &full),
+            Ruling::Pass
+        );
+        assert_eq!(knock(class::PERMISSIVE, own, SYN, &full), Ruling::Pass);
+        let no_listener = Filed::default();
+        assert_eq!(knock(class::DAEMON, own, SYN, &no_listener), Ruling::Pass);
     }
 
     #[test]

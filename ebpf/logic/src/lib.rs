@@ -5,7 +5,7 @@
 //! ```text
 //! connect()   cgroup::nearest → connect::decide → capture | pass | refuse
 //! SYN         sockets::ends   → tuples
-//! packet      packet::parse   → guard::{ingress, egress}
+//! packet      packet::parse   → guard::{ingress, egress} → queue::has_room
 //! bind()      bind::is_kept
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod connect;
 pub mod errno;
 pub mod guard;
 pub mod packet;
+pub mod queue;
 pub mod sockets;
 pub mod tables;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The maps, as decisions see them.
 
 use kedge_abi::{
-    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Refusal, RefusalKey, Root,
+    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Queued, Refusal, RefusalKey, Root,
     VerdictEntry, VerdictKey, limits, verdict,
 };
 
@@ -19,6 +19,8 @@ pub trait Tables {
     /// Captured connections of this cgroup whose handshake is not finished yet. It may be below
     /// zero where a count was forgotten with its cgroup, which came back.
     fn pending(&self, cgroup_id: u64) -> i64;
+    /// Established connections that wait for their worker to accept them.
+    fn waiting(&self, queued: &Queued) -> i64;
     /// When this worker last beat, by the clock of `now` in [`crate::connect::Attempt`]; 0: never.
     fn beat(&self, worker: u32) -> u64;
 }

@@ -2,9 +2,10 @@
 
 use crate::guard::Opener;
 use crate::{Ancestry, Connection, Packet, Tables};
+use kedge_abi::queue::NOBODY;
 use kedge_abi::{
-    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Refusal, RefusalKey, Root, Tuple,
-    VerdictEntry, VerdictKey, limits, place,
+    Address, CgroupEntry, Endpoint, Place, PortKey, ProbePort, Queued, Refusal, RefusalKey, Root,
+    Tuple, VerdictEntry, VerdictKey, limits, place,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +43,7 @@ pub struct World {
     places: HashMap<Address, Place>,
     refusals: HashMap<RefusalKey, Refusal>,
     pub pending: HashMap<u64, i64>,
+    pub waiting: HashMap<Queued, i64>,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
                 capture_v6_mask: address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fc00"),
                 port_base: 15001,
                 peer_port: 15443,
+                queue_places: 100,
                 ..Root::default()
             },
             has_root: true,
@@ -68,6 +71,7 @@ impl World {
             places: HashMap::new(),
             refusals: HashMap::new(),
             pending: HashMap::new(),
+            waiting: HashMap::new(),
         }
     }
 
@@ -175,6 +179,10 @@ impl Tables for World {
         self.pending.get(&cgroup_id).copied().unwrap_or(0)
     }
 
+    fn waiting(&self, queued: &Queued) -> i64 {
+        self.waiting.get(queued).copied().unwrap_or(0)
+    }
+
     fn beat(&self, worker: u32) -> u64 {
         self.beats[worker as usize]
     }
@@ -184,6 +192,8 @@ impl Tables for World {
 #[derive(Default)]
 pub struct Filed {
     socket: bool,
+    /// The packet comes to a listener, from this cgroup.
+    listener: Option<u64>,
     tuples: HashMap<Tuple, Opener>,
 }
 
@@ -191,7 +201,7 @@ impl Filed {
     pub fn socket() -> Self {
         Self {
             socket: true,
-            tuples: HashMap::new(),
+            ..Self::default()
         }
     }
 
@@ -206,8 +216,15 @@ impl Filed {
     fn by(opener: Opener, client: &str, server: &str) -> Self {
         let tuple = Tuple::new(end(client), end(server), 0);
         Self {
-            socket: false,
             tuples: HashMap::from([(tuple, opener)]),
+            ..Self::default()
+        }
+    }
+
+    pub fn knock(cgroup_id: u64) -> Self {
+        Self {
+            listener: Some(cgroup_id),
+            ..Self::default()
         }
     }
 }
@@ -219,6 +236,14 @@ impl Connection for Filed {
 
     fn filed(&self, tuple: &Tuple) -> Option<Opener> {
         self.tuples.get(tuple).copied()
+    }
+
+    fn is_listener(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    fn claimant(&self, _: &Tuple) -> u64 {
+        self.listener.unwrap_or(NOBODY)
     }
 }
 

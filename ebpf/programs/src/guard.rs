@@ -2,13 +2,13 @@
 
 use crate::account::{Subject, count, tell};
 use crate::cgroups;
-use crate::maps::{ADMITTED, CLIENT, Maps};
+use crate::maps::{ADMITTED, CLAIMS, CLIENT, Maps};
 use crate::storage;
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, BPF_TCP_LISTEN};
 use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_skb_load_bytes};
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use kedge_abi::{Counter, EventKind, Tuple};
+use kedge_abi::{Counter, EventKind, Tuple, claim, queue};
 use kedge_logic::guard::{self, Opener, Ruling};
 use kedge_logic::packet::Segment;
 use kedge_logic::{Connection, Owner, Packet};
@@ -46,6 +46,24 @@ impl Connection for Buffer {
             true => Opener::Probe,
             false => Opener::Daemon,
         })
+    }
+
+    #[inline(always)]
+    fn is_listener(&self) -> bool {
+        // SAFETY: the context of this run is live; the field may be null.
+        let socket = unsafe { (*self.0).__bindgen_anon_2.sk };
+        // SAFETY: a socket that is not null lives as long as this run; the field is a word.
+        !socket.is_null()
+            && unsafe { (&raw const (*socket).state).read_volatile() } == BPF_TCP_LISTEN
+    }
+
+    #[inline(always)]
+    fn claimant(&self, tuple: &Tuple) -> u64 {
+        // SAFETY: two fields are read at once, and nobody changes an entry.
+        match unsafe { CLAIMS.get(tuple) } {
+            Some(claim) if claim.state == claim::FILED => claim.cgroup_id,
+            _ => queue::NOBODY,
+        }
     }
 }
 
@@ -93,6 +111,10 @@ fn act(packet: &Buffer, owner: &Owner, ruling: Ruling, dropped: (Counter, EventK
             count(Counter::ProbeDropped);
             let subject = subject(packet, owner, &segment);
             tell(EventKind::ProbeDropped, 0, &subject);
+            DROP
+        }
+        Ruling::Hold => {
+            count(Counter::Held);
             DROP
         }
     }

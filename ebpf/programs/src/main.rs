@@ -5,9 +5,10 @@
 //! sock_ops        before the SYN: file tuples; established: give the server its true client;
 //!                 closed: take back what nobody took; say whose SYN had no answer
 //! sock_release    say whose SYN could not even leave
-//! getpeername4/6  show the client what it asked for, and the server its true client
+//! getpeername4/6  show the client what it asked for, and the server its true client; count whom
+//!                 the daemon has accepted out of its queue
 //! bind4/6         keep the capture and peer ports for kedged
-//! cgroup_skb      guard `require` workloads and kedged itself
+//! cgroup_skb      guard `require` workloads and kedged itself; hold who has his share of a queue
 //! ```
 
 #![no_std]
@@ -23,10 +24,12 @@ mod maps;
 mod patience;
 mod peername;
 mod pending;
+mod queue;
 mod released;
 mod sock_addr;
 mod sockets;
 mod storage;
+mod tally;
 
 /// Programs do not panic; the verifier would refuse one that could.
 #[panic_handler]

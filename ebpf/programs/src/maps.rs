@@ -6,8 +6,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use kedge_abi::{
-    Address, CgroupEntry, Claim, Client, Counter, Original, Place, PortKey, ProbePort, Refusal,
-    RefusalKey, Root, Slot, Tuple, VerdictEntry, VerdictKey, limits,
+    Address, CgroupEntry, Claim, Client, Counter, Original, Place, PortKey, ProbePort, Queued,
+    Refusal, RefusalKey, Root, Slot, Tuple, VerdictEntry, VerdictKey, limits,
 };
 use kedge_logic::Tables;
 
@@ -47,6 +47,9 @@ pub static DELIVERIES: HashMap<u64, Client> =
 pub static ADMITTED: HashMap<Tuple, Client> =
     HashMap::with_max_entries(limits::ADMITTED, BPF_F_NO_PREALLOC);
 #[map]
+pub static QUEUES: HashMap<Queued, i64> =
+    HashMap::with_max_entries(limits::QUEUES, BPF_F_NO_PREALLOC);
+#[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENTS_BYTES, 0);
@@ -56,6 +59,8 @@ pub static ACCEPTED: SkStorage<Claim> = SkStorage::new();
 pub static ORIGINAL: SkStorage<Original> = SkStorage::new();
 #[btf_map]
 pub static CLIENT: SkStorage<Client> = SkStorage::new();
+#[btf_map]
+pub static QUEUED: SkStorage<Queued> = SkStorage::new();
 
 /// The maps that decisions are made by, for kedge-logic.
 pub struct Maps;
@@ -105,6 +110,12 @@ impl Tables for Maps {
     fn pending(&self, cgroup_id: u64) -> i64 {
         // SAFETY: one word is read at once.
         unsafe { PENDING.get(&cgroup_id) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn waiting(&self, queued: &Queued) -> i64 {
+        // SAFETY: one word is read at once.
+        unsafe { QUEUES.get(queued) }.copied().unwrap_or(0)
     }
 
     #[inline(always)]

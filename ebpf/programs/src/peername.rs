@@ -2,7 +2,7 @@
 
 use crate::maps::{CLIENT, ORIGINAL};
 use crate::sock_addr::{ALLOW, Family, rename};
-use crate::storage;
+use crate::{queue, storage};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use kedge_abi::original;
@@ -29,6 +29,8 @@ fn peername(ctx: &SockAddrContext, family: Family) -> i32 {
         if client.client.port != 0 {
             rename(ctx, family, &client.client);
         }
+    } else {
+        queue::end(socket);
     }
     ALLOW
 }

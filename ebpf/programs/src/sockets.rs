@@ -5,19 +5,23 @@
 
 use crate::account::{Subject, count, now, tell};
 use crate::maps::{ACCEPTED, ADMITTED, CLAIMS, CLIENT, DELIVERIES, Maps, ORIGINAL};
-use crate::{patience, pending, storage};
+use crate::{patience, pending, queue, storage};
 use aya_ebpf::bindings::{
     BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB,
     BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
     BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_ESTABLISHED,
     bpf_sock,
 };
-use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use kedge_abi::{Claim, Client, Counter, Endpoint, EventKind, Original, Tuple, claim, original};
+use kedge_abi::queue::NOBODY;
+use kedge_abi::{
+    Claim, Client, Counter, Endpoint, EventKind, Original, Root, Tuple, claim, original,
+};
 use kedge_logic::Tables;
 use kedge_logic::errno::ETIMEDOUT;
+use kedge_logic::queue::has_room;
 use kedge_logic::sockets::{
     Ends, Filing, RawSocket, ends, filing, never_connected, syn_is_unanswered,
 };
@@ -143,25 +147,37 @@ fn established(ctx: &SockOpsContext) {
     };
     let tuple = Tuple::new(ends.remote, ends.local, ROUTED);
     match Maps.root() {
-        Some(root) if is_capture_end(root, &ends.local) => hand_over_claim(ctx, &tuple),
+        Some(root) if is_daemons(ctx, root, &ends) => {
+            let claimant = hand_over_claim(ctx, &tuple);
+            queue::begin(socket(ctx), claimant, ends.local.port);
+        }
         _ => hand_over_client(ctx, &tuple),
     }
 }
 
-/// The socket that the daemon will accept gets its claim. One without is refused.
+/// Whether the local end is one of the daemon's capture ends: the addresses alone may be anybody's
+/// in a namespace of his own.
 #[inline(always)]
-fn hand_over_claim(ctx: &SockOpsContext, tuple: &Tuple) {
+fn is_daemons(ctx: &SockOpsContext, root: &Root, ends: &Ends) -> bool {
+    is_capture_end(root, &ends.local) && netns_cookie(ctx) == root.netns_cookie
+}
+
+/// The socket that the daemon will accept gets its claim. One without is refused. Gives the cgroup
+/// that filed it.
+#[inline(always)]
+fn hand_over_claim(ctx: &SockOpsContext, tuple: &Tuple) -> u64 {
     // SAFETY: the value is copied at once, and nobody changes an entry.
     let Some(claim) = unsafe { CLAIMS.get(tuple) }.copied() else {
-        return;
+        return NOBODY;
     };
     if claim.state != claim::FILED {
-        return;
+        return NOBODY;
     }
     if !storage::put(&ACCEPTED, socket(ctx), claim) {
         count(Counter::ClaimLost);
     }
     remove_claim(tuple, &claim);
+    claim.cgroup_id
 }
 
 /// The server's socket gets its true client.
@@ -201,8 +217,12 @@ fn expired(ctx: &SockOpsContext, expired_before: u32) {
     }
 }
 
+/// What is held back until the daemon has accepted others of its workload is no sign of a bad way.
 #[inline(always)]
 fn tell_unanswered(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
+    if !may_wait(original, ends) {
+        return;
+    }
     let errno = if is_repeated(ctx) { ETIMEDOUT } else { 0 };
     let subject = Subject {
         cgroup_id: original.cgroup_id,
@@ -212,6 +232,12 @@ fn tell_unanswered(ctx: &SockOpsContext, ends: &Ends, original: &Original) {
         ..Subject::default()
     };
     tell(EventKind::Unanswered, errno, &subject);
+}
+
+#[inline(always)]
+fn may_wait(original: &Original, ends: &Ends) -> bool {
+    let root = Maps.root();
+    root.is_some_and(|root| has_room(&Maps, root, original.cgroup_id, ends.remote.port))
 }
 
 /// Takes back what nobody will fetch.
@@ -297,6 +323,12 @@ fn is_repeated(ctx: &SockOpsContext) -> bool {
 fn cookie(ctx: &SockOpsContext) -> u64 {
     // SAFETY: the helper takes the context of this run.
     unsafe { bpf_get_socket_cookie(ctx.ops.cast()) }
+}
+
+#[inline(always)]
+fn netns_cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes the context of this run.
+    unsafe { bpf_get_netns_cookie(ctx.ops.cast()) }
 }
 
 #[inline(always)]

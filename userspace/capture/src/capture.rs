@@ -5,12 +5,13 @@ use crate::config::CaptureConfig;
 use crate::error::CaptureError;
 use crate::events::{Counters, EventReader};
 use crate::pins::{Pins, cgroup_id, check_cgroup2};
+use crate::queues::Queues;
 use crate::refusals::Refusals;
 use crate::table::{Mirror, Plain, Table};
 use crate::verdicts::{Compiler, Verdicts, class_of, places};
 use crate::{load, netns};
 use kedge_abi::{
-    Address, CgroupEntry, LpmKey, Place, PortKey, ProbePort, Root, Slot, VerdictEntry, class, kind,
+    Address, CgroupEntry, LpmKey, Place, PortKey, ProbePort, Slot, VerdictEntry, class, kind,
     limits, map,
 };
 use kedge_model::Mode;
@@ -78,6 +79,7 @@ pub struct Capture {
     refusals: Refusals,
     /// Counted by the programs for each cgroup.
     pending: Table<u64, i64>,
+    queues: Queues,
     beats: Beats,
     counters: OwnedFd,
     possible_cpus: usize,
@@ -97,11 +99,9 @@ impl Capture {
         let pins = Pins::create(&config.bpffs)?;
         let mut loaded = load::load(config, &pins, object)?;
         let netns = netns::own_cookie().map_err(CaptureError::system("netns cookie", "own"))?;
-        let root: Table<u32, Root> = pins.table(map::ROOT)?;
-        write(
-            map::ROOT,
-            root.insert(&0, &config.root(pins.generation, netns)),
-        )?;
+        let root = config.root(pins.generation, netns);
+        let queues = Queues::new(root, pins.table(map::ROOT)?, pins.table(map::QUEUES)?);
+        write(map::ROOT, queues.write_root())?;
         fill_slots(&pins.table(map::SLOTS)?, config, pins.generation)?;
         let ports = mirror(&pins, map::PORTS)?;
         let mut capture = Self {
@@ -116,6 +116,7 @@ impl Capture {
             claims: Claims::new(pins.table(map::ACCEPTED)?, pins.table(map::DELIVERIES)?),
             refusals: Refusals::new(pins.table(map::REFUSALS)?),
             pending: pins.table(map::PENDING)?,
+            queues,
             beats: Beats::new(pins.table(map::BEATS)?),
             counters: pins.open_map(map::COUNTERS)?,
             possible_cpus: possible_cpus()?,
@@ -137,6 +138,7 @@ impl Capture {
     /// # Errors
     /// If a hook cannot be taken; those before it are, and run with full tables.
     pub fn attach(&mut self, after_each: impl FnMut(&'static str)) -> Result<(), CaptureError> {
+        write(map::QUEUES, self.queues.begin_round())?;
         self.loaded
             .attach(&self.pins, &self.cgroup_root, after_each)?;
         let forgotten = self.pins.forget_others();
@@ -172,7 +174,8 @@ impl Capture {
         write(map::CGROUPS, self.cgroups.replace(&wanted))?;
         let probe_ports = cgroups.iter().flat_map(Cgroup::probe_ports).collect();
         write(map::PROBE_PORTS, self.probe_ports.replace(&probe_ports))?;
-        write(map::PENDING, self.forget_pending(&wanted))
+        write(map::PENDING, self.forget_pending(&wanted))?;
+        write(map::QUEUES, self.queues.forget_others(&wanted))
     }
 
     /// A cgroup that is gone has no claims and needs no count.

@@ -23,6 +23,8 @@ pub struct CaptureConfig {
     pub workers: u16,
     /// Port of links and carriers.
     pub peer_port: u16,
+    /// Places in the accept queue of each worker.
+    pub queue_places: u32,
     /// Lets the programs log what they decide; read with [`crate::Capture::flush_logs`].
     pub debug: bool,
 }
@@ -104,6 +106,8 @@ impl CaptureConfig {
             capture_v6_mask: mask(v6),
             port_base: self.port_base.into(),
             peer_port: self.peer_port.into(),
+            queue_places: self.queue_places,
+            round: 0,
         }
     }
 }
@@ -150,6 +154,7 @@ mod tests {
             port_base: 15001,
             workers: 2,
             peer_port: 15443,
+            queue_places: 4_096,
             debug: false,
         }
     }

@@ -185,6 +185,7 @@ mod tests {
             port_base: 15001,
             workers: 2,
             peer_port: 15443,
+            queue_places: 4_096,
             debug: false,
         };
         let serving = told(config.root(7, 42));

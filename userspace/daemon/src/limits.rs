@@ -34,6 +34,9 @@ pub const DESCRIPTORS_RESERVED: u64 = 1_024;
 /// more of them than there is room left.
 pub const OPENING_PER_WORKER: usize = 8_192;
 
+/// How long the reset of a client that has left already may take to arrive behind its connection.
+pub const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// Refusals that are kept for connect() to repeat, of one workload...
 pub const REFUSALS_PER_WORKLOAD: usize = 256;
 /// ...and of all: half of what the map has room for, so that a successor finds room beside them.

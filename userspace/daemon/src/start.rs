@@ -26,7 +26,7 @@ use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceL
 use kedge_directory::Directory;
 use kedge_identity::{NodeSvid, Trust};
 use kedge_policy::Policy;
-use kedge_sys::{canary, process};
+use kedge_sys::{canary, process, socket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -68,7 +68,7 @@ pub fn run(config: Config) -> Result<()> {
             None => (None, Handed::default(), lock.serve_alone()?),
         };
         let listeners = Listeners::open(&config, handed)?;
-        let capture = Capture::load(&capture_config(&config, &own), &object)?;
+        let capture = Capture::load(&capture_config(&config, &own)?, &object)?;
         fault::point("start-loaded");
         serve(Start {
             config,
@@ -441,8 +441,8 @@ fn flows_max(descriptors: u64, workers: u16) -> usize {
         .saturating_sub(PIPES_PER_WORKER)
 }
 
-fn capture_config(config: &Config, own: &Path) -> CaptureConfig {
-    CaptureConfig {
+fn capture_config(config: &Config, own: &Path) -> Result<CaptureConfig> {
+    Ok(CaptureConfig {
         cgroup_root: config.cgroup_root.clone(),
         daemon_cgroup: own.to_owned(),
         bpffs: config.bpffs.clone(),
@@ -451,8 +451,9 @@ fn capture_config(config: &Config, own: &Path) -> CaptureConfig {
         port_base: config.capture.port,
         workers: config.workers,
         peer_port: config.peer.port,
+        queue_places: socket::queue_places().context("read net.core.somaxconn")?,
         debug: config.capture.debug,
-    }
+    })
 }
 
 fn read_object(path: &Path) -> Result<Vec<u8>> {

@@ -27,6 +27,16 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Places in the accept queue of each such listener, in this network namespace.
+///
+/// # Errors
+/// If the kernel does not say how many it allows.
+pub fn queue_places() -> io::Result<u32> {
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn")?;
+    let allowed = allowed.trim().parse::<u32>().map_err(io::Error::other)?;
+    Ok(allowed.min(BACKLOG.unsigned_abs()))
+}
+
 /// A socket on its way: its cookie is known before the first packet leaves.
 #[derive(Debug)]
 pub struct Dial {

@@ -9,6 +9,7 @@
 
 mod checks;
 mod fallback;
+mod leavers;
 mod netcat;
 
 use anyhow::{Result, ensure};

@@ -1,4 +1,4 @@
-//! What runs out on a busy node: ports, and room in tables.
+//! What runs out on a busy node: ports, places in queues, and room in tables.
 //!
 //! ```text
 //!  client ─┐ 1,000 ports  ┌─────────┐  1,000 ports  ┌─────────┐ 1,000 ports ┌─ load, at 8 ports
@@ -6,4 +6,6 @@
 //!                         └─────────┘               └─────────┘
 //! ```
 
+mod flood;
+mod names;
 mod ports;

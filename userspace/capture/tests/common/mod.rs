@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 pub const PORT_BASE: u16 = 15001;
 pub const PEER_PORT: u16 = 15443;
+/// Fewer than the actors' listeners have.
+pub const QUEUE_PLACES: u32 = 12;
 /// Where every pod takes probes.
 pub const PROBE_PORTS: [u16; 1] = [80];
 
@@ -179,6 +181,7 @@ impl Lab {
             port_base: PORT_BASE,
             workers: 2,
             peer_port: PEER_PORT,
+            queue_places: QUEUE_PLACES,
             debug: false,
         }
     }

@@ -8,7 +8,7 @@ use crate::dataplane::registry::{Carriage, FlowInfo};
 use crate::dataplane::shares::Share;
 use crate::dataplane::worker::Worker;
 use crate::dataplane::{first_flight, patience, probe};
-use crate::limits::{HOLD, OPENING_PER_WORKER};
+use crate::limits::{HOLD, LAST_WORDS, OPENING_PER_WORKER};
 use kedge_capture::Claim;
 use kedge_model::{Refusal, SourceAddr};
 use kedge_sys::patience::Patience;
@@ -18,7 +18,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpStream;
-use tokio::time::timeout_at;
+use tokio::task::spawn_local;
+use tokio::time::{timeout, timeout_at};
+
+/// Instead of a cgroup: of connections without a claim.
+const NOBODY: u64 = 0;
 
 /// A connection that there is room for, and whose it is.
 pub struct Admitted {
@@ -34,14 +38,12 @@ pub struct Admitted {
 
 /// Looks at once whose a new connection is: one that floods is reset before it costs anything,
 /// and before anybody else is.
-pub fn admit(worker: &Worker, near: &TcpStream, from: SocketAddr) -> Option<Admitted> {
-    let claim = match read_claim(worker, near) {
-        Ok(claim) => claim,
-        Err(refusal) => {
-            refuse(worker, near, from, None, refusal.into());
-            return None;
-        }
-    };
+pub fn admit(
+    worker: &Worker,
+    near: &TcpStream,
+    from: SocketAddr,
+    claim: Claim,
+) -> Option<Admitted> {
     if worker.uncapturable.arrived(claim.cgroup_id) {
         let world = worker.world.load();
         worker.events.capturable(&world, claim.cgroup_id);
@@ -91,11 +93,34 @@ pub async fn carry(worker: Worker, near: TcpStream, admitted: Admitted) {
     }
 }
 
-fn read_claim(worker: &Worker, near: &TcpStream) -> Result<Claim, Refusal> {
+/// # Errors
+/// Whoever has no claim is to be [turned away](turn_away).
+pub fn read_claim(worker: &Worker, near: &TcpStream) -> Result<Claim, Refusal> {
     let claim = worker.claims.of(near.as_fd());
     claim
         .map_err(|_| Refusal::Internal)?
         .ok_or(Refusal::NotCaptured)
+}
+
+/// Refuses a connection that nobody has filed, unless it turns out to be one that its client has
+/// reset already: the programs took its claim back at once, while its last packets were under
+/// way. They have counted it (`left_early`), and it is no alarm.
+pub fn turn_away(worker: &Worker, near: TcpStream, from: SocketAddr, refusal: Refusal) {
+    let Some(place) = worker.opening.take(NOBODY) else {
+        return refuse(worker, &near, from, None, refusal.into());
+    };
+    let worker = worker.clone();
+    spawn_local(async move {
+        if !has_left(&near).await {
+            refuse(&worker, &near, from, None, refusal.into());
+        }
+        drop(place);
+    });
+}
+
+/// Whether the client's reset is here, or comes at once. One that ends, speaks or waits is there.
+async fn has_left(near: &TcpStream) -> bool {
+    matches!(timeout(LAST_WORDS, near.peek(&mut [0])).await, Ok(Err(_)))
 }
 
 /// Decides, and gives the directory a while to learn of a workload that has just begun.
@@ -224,4 +249,33 @@ fn refuse(
     }
     let destination = claim.map(|claim| claim.original_dst.socket_addr());
     worker.events.refused(from, destination, refused);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    async fn accepted() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let to = listener.local_addr().expect("bound");
+        let client = TcpStream::connect(to).await.expect("connect");
+        (client, listener.accept().await.expect("accept").0)
+    }
+
+    #[tokio::test]
+    async fn only_a_client_that_has_reset_its_connection_has_left() {
+        let (client, near) = accepted().await;
+        reset_on_close(&client).expect("setsockopt");
+        drop(client);
+        assert!(has_left(&near).await, "reset");
+        let (client, near) = accepted().await;
+        drop(client);
+        assert!(!has_left(&near).await, "ended");
+        let (mut client, near) = accepted().await;
+        assert!(!has_left(&near).await, "waits");
+        client.write_all(b"x").await.expect("write");
+        assert!(!has_left(&near).await, "speaks");
+    }
 }

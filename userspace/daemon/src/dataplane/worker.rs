@@ -272,8 +272,13 @@ impl Worker {
 /// Takes captured connections until another daemon does.
 async fn accept_captured(worker: Worker, listener: TcpListener, mut gate: Keeper) {
     while let Some((near, from)) = gate.admit(async || accept(&worker, &listener).await).await {
-        if let Some(admitted) = intake::admit(&worker, &near, from) {
-            spawn_local(intake::carry(worker.clone(), near, admitted));
+        match intake::read_claim(&worker, &near) {
+            Ok(claim) => {
+                if let Some(admitted) = intake::admit(&worker, &near, from, claim) {
+                    spawn_local(intake::carry(worker.clone(), near, admitted));
+                }
+            }
+            Err(refusal) => intake::turn_away(&worker, near, from, refusal),
         }
     }
 }

@@ -1,0 +1,55 @@
+//! Applications that reset a connection as soon as it is made.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+use xtask::lab::Lab;
+use xtask::lab::topology::{CLIENT, Node};
+use xtask::shell::wait_for;
+use xtask::stage::{load, play, server, told};
+
+/// The last packet of a handshake leaves 9 ms after its first one, as they are of one flow, and
+/// resets leave every 7 ms, as those of closed sockets are of one flow too: from the third on, a
+/// reset comes after the handshake, and the application was gone before that.
+const SLOW: &str = "tc qdisc replace dev eth0 root fq maxrate 64kbit orphan_mask 0";
+const UNDO: &str = "tc qdisc del dev eth0 root";
+const ROUNDS: u64 = 5;
+const LEAVERS: u64 = 8;
+
+/// By all that the daemon can look up no program has redirected such a connection: its claim went
+/// with its application.
+#[test]
+fn an_application_that_resets_what_it_has_just_connected_is_counted_and_no_alarm() {
+    play(|lab| {
+        let (since, before) = (told(lab, Node::A)?, left_early(lab)?);
+        lab.run(&CLIENT, &["sh", "-ec", SLOW])?;
+        let left = (0..ROUNDS).try_for_each(|_| leave(lab));
+        lab.run(&CLIENT, &["sh", "-ec", UNDO])?;
+        left?;
+        let counted = left_early(lab)? - before;
+        ensure!(counted >= ROUNDS * LEAVERS, "{counted} counted");
+        let events = lab.events(Node::A)?;
+        let alarms = |line: &&str| line.contains("no program had redirected");
+        let alarms: Vec<_> = events.lines().skip(since).filter(alarms).collect();
+        ensure!(alarms.is_empty(), "{alarms:#?}");
+        Ok(())
+    });
+}
+
+fn leave(lab: &Lab) -> Result<()> {
+    let (to, count) = (server(), LEAVERS.to_string());
+    let one_by_one = ["--in-turn", "--reset", "--at-once", "1"];
+    let words = [&["flood", &to, "--connections", &count], &one_by_one[..]].concat();
+    let done: Value = load(lab, &CLIENT, &words)?;
+    ensure!(done["begun"] == LEAVERS, "{done}");
+    wait_for("the last reset to leave", Duration::from_secs(5), || {
+        let queue = lab.run(&CLIENT, &["tc", "-s", "qdisc", "show", "dev", "eth0"])?;
+        Ok(queue.contains("backlog 0b 0p").then_some(()))
+    })
+}
+
+fn left_early(lab: &Lab) -> Result<u64> {
+    let status: Value = serde_json::from_str(&lab.kedge(Node::A, &["status", "--json"])?)?;
+    let counted = status["capture"]["counters"]["left_early"].as_u64();
+    counted.ok_or_else(|| anyhow::anyhow!("no such counter: {status}"))
+}
