@@ -96,7 +96,7 @@ struct Start {
 async fn serve(start: Start) -> Result<()> {
     let (config, mut capture) = (start.config, start.capture);
     let (events, log) = begin_events(&config);
-    let (kernel_records, records) = kernel_records(&config, &events);
+    let (kernel_records, kernel_tls) = kernel_records(&config, &events);
     let refusals = Refusals::new(capture.refusals());
     let told = readers(&mut capture, start.predecessor.is_some());
     let attached = format!("generation {} attached", capture.generation());
@@ -134,8 +134,7 @@ async fn serve(start: Start) -> Result<()> {
         refusals: refusals.clone(),
         ages: Arc::clone(&control.ages),
         uncapturable: uncapturable.clone(),
-        records,
-        kernel_tls: KernelTls::begin(),
+        kernel_tls,
         started: start.started,
     };
     let crew = Crew {
@@ -313,7 +312,7 @@ async fn stand_alone(predecessor: Option<&Predecessor>) -> Result<()> {
 }
 
 /// What the kernel is asked for and cannot do is said once, and done in userspace.
-fn kernel_records(config: &Config, events: &Events) -> (KernelRecords, RecordsStatus) {
+fn kernel_records(config: &Config, events: &Events) -> (KernelRecords, KernelTls) {
     let canaries = match config.records {
         RecordsMode::Userspace => Vec::new(),
         RecordsMode::Kernel => canary::sing(),
@@ -326,7 +325,7 @@ fn kernel_records(config: &Config, events: &Events) -> (KernelRecords, RecordsSt
         kernel_suites: chosen.suites().to_vec(),
         kernel_missing: reasons,
     };
-    (chosen, status)
+    (chosen, KernelTls::begin(status))
 }
 
 /// Collects what is reported from now on.

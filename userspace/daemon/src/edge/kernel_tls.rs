@@ -1,6 +1,7 @@
-//! What the kernel has counted of its TLS since this daemon began: that of the daemon's network
-//! namespace, whoever used it.
+//! What the kernel does of the records of flows, and what it has counted of its TLS since this daemon
+//! began: in the daemon's network namespace, whoever used it.
 
+use kedge_api::RecordsStatus;
 use kedge_sys::tls_stat::tls_stat;
 use std::collections::BTreeMap;
 
@@ -10,12 +11,16 @@ pub const NOW: &str = "kernel_tls.TlsCurr";
 
 #[derive(Clone, Default)]
 pub struct KernelTls {
+    pub records: RecordsStatus,
     before: BTreeMap<String, u64>,
 }
 
 impl KernelTls {
-    pub fn begin() -> Self {
-        Self { before: tls_stat() }
+    pub fn begin(records: RecordsStatus) -> Self {
+        Self {
+            records,
+            before: tls_stat(),
+        }
     }
 
     /// By the kernel's names; empty where it has no TLS.
@@ -53,6 +58,7 @@ mod tests {
                 .into()
         };
         let since = KernelTls {
+            records: RecordsStatus::default(),
             before: counters(5),
         }
         .since(counters(7));

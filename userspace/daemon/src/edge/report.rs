@@ -13,7 +13,7 @@ use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_api::{
     CaptureStatus, DirectoryStatus, Feature, Features, FlowPhase, FlowRole, Flows, LinkState,
-    Listener, ListenerRole, PolicyStatus, RecordsStatus, Status, SvidStatus, Timestamp, TlsRole,
+    Listener, ListenerRole, PolicyStatus, Status, SvidStatus, Timestamp, TlsRole,
     WorkerStatus,
 };
 use kedge_capture::Capture;
@@ -38,7 +38,6 @@ pub struct Observed {
     pub refusals: Refusals,
     pub ages: Arc<Ages>,
     pub uncapturable: Uncapturable,
-    pub records: RecordsStatus,
     pub kernel_tls: KernelTls,
     pub started: Instant,
 }
@@ -63,7 +62,7 @@ impl Observed {
             directory: self.directory(),
             policy: self.policy(),
             capture: self.capture(),
-            records: self.records.clone(),
+            records: self.kernel_tls.records.clone(),
             workers: self.workers(),
             listeners: self.listeners(),
             counters: self.counters(),
