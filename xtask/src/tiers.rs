@@ -32,7 +32,7 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 13] = [
+const SCENARIOS: [&str; 14] = [
     "authority",
     "compatibility",
     "deaths",
@@ -42,6 +42,7 @@ const SCENARIOS: [&str; 13] = [
     "guard",
     "hostile",
     "races",
+    "records",
     "refusals",
     "shapes",
     "tables",

@@ -91,8 +91,9 @@ mod wanted {
         if let Some(Fault { number, .. }) = of("short-keys") {
             let limits = Limits {
                 records_per_key: *number,
-                update_margin: number / 4,
-                records_per_update_min: number / 2,
+                // One pipe's content is some forty records, if small packets and full sockets divide it.
+                update_margin: number / 2,
+                records_per_update_min: number / 4,
             };
             limits.lower();
         }

@@ -157,14 +157,23 @@ fn control_records() -> Result<(), Failure> {
 
 /// Unfixed kernels take a record off the socket's queue when the pipe has room for a part of it.
 fn short_pipe() -> Result<(), Failure> {
-    let (mut near, far) = keyed(Cipher::Aes128Gcm)?;
+    let (near, far) = keyed(Cipher::Aes128Gcm)?;
+    through_a_short_pipe(near, &far, Pipe::fill)
+}
+
+/// One record's bytes, by a splice into a pipe of one page.
+fn through_a_short_pipe(
+    mut near: TcpStream,
+    far: &TcpStream,
+    splice: impl Fn(&mut Pipe, &TcpStream, usize) -> io::Result<usize>,
+) -> Result<(), Failure> {
     let sent: Vec<u8> = (0..=u8::MAX).cycle().take(RECORD).collect();
     near.write_all(&sent).map_err(call("send"))?;
     let mut pipe = Pipe::with_room(PAGE).map_err(call("make a pipe"))?;
     let (mut received, mut part) = (Vec::new(), [0; RECORD]);
     while received.len() < RECORD {
-        wait(&far)?;
-        pipe.fill(&far, RECORD).map_err(call("splice"))?;
+        wait(far)?;
+        splice(&mut pipe, far, RECORD).map_err(call("splice"))?;
         let length = pipe.take(&mut part).map_err(call("read the pipe"))?;
         received.extend_from_slice(&part[..length]);
     }
@@ -245,5 +254,32 @@ fn expect(holds: bool, otherwise: &'static str) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::Seen(otherwise))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Linux 6.12.43 and 6.18.15 do: the pipe gets what it has room for, and the rest of what
+    /// was taken off the queue is gone.
+    fn lose_the_rest(pipe: &mut Pipe, from: &TcpStream, most: usize) -> io::Result<usize> {
+        let taken = pipe.fill(from, most)?;
+        let mut rest = vec![0; most - taken];
+        let _ = (&*from).read(&mut rest)?;
+        Ok(taken)
+    }
+
+    #[test]
+    fn a_splice_that_loses_what_a_pipe_has_no_room_for_is_found_out() {
+        let (near, far) = pair().expect("loopback");
+        through_a_short_pipe(near, &far, Pipe::fill)
+            .expect("nothing is lost between plain sockets");
+        let (near, far) = pair().expect("loopback");
+        let failure = through_a_short_pipe(near, &far, lose_the_rest).expect_err("bytes are gone");
+        assert!(
+            matches!(failure, Failure::Seen("bytes were lost")),
+            "{failure}"
+        );
     }
 }

@@ -15,7 +15,7 @@ use nix::mount::{MsFlags, mount};
 use plan::Run;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -134,21 +134,28 @@ fn result_port() -> Result<File> {
 fn test(run: &Run) -> Result<Vec<Verdict>> {
     let (name, started) = (&run.name, Instant::now());
     println!("init: {name}");
-    let done = Command::new(&run.program)
+    let mut child = Command::new(&run.program)
         .args(["--test-threads=2", "--show-output"])
         .args(&run.words)
         .envs(&run.variables)
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .with_context(|| format!("start {}", run.program.display()))?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    println!("{text}{}", String::from_utf8_lossy(&done.stderr));
+    let mut text = String::new();
+    let stdout = child.stdout.take().context("the pipe")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("read what the tests say")?;
+        println!("{line}");
+        text += &(line + "\n");
+    }
+    let status = child.wait().context("wait for the tests")?;
     println!("init: {name} took {} s", started.elapsed().as_secs());
     let mut verdicts = verdicts::read(name, &text);
-    if !done.status.success() && verdicts.iter().all(|verdict| verdict.passed) {
+    if !status.success() && verdicts.iter().all(|verdict| verdict.passed) {
         verdicts.push(Verdict::failed(
             name,
-            &format!("the program itself: {}", done.status),
+            &format!("the program itself: {status}"),
         ));
     }
     Ok(verdicts)

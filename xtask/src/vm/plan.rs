@@ -82,7 +82,7 @@ const OVER_THE_WIRE: [&str; 2] = [
 const TIMES_PERCENT: &str = "35";
 
 /// How many times as long as usual something may take there.
-const PATIENCE: &str = "10";
+const PATIENCE: &str = "4";
 
 /// The runs for a kernel: all `tests`, then the scenarios where kedge can be loaded. With `only`,
 /// those with one of its words in their name.

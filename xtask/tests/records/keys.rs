@@ -16,7 +16,7 @@ use xtask::wire::{Finding, Problem};
 #[test]
 fn hundreds_of_key_updates_in_256_mib_lose_no_byte() {
     const SHAPE: &str = "64-mib-both-at-once";
-    const LOW_BUDGET: &str = "short-keys:68";
+    const LOW_BUDGET: &str = "short-keys:88";
     play(|lab| {
         let start = |lab: &mut Lab, node, build: &_| faulty(lab, node, build, LOW_BUDGET);
         let report = with_kernel_records(lab, "updates", start, |lab| {
@@ -41,7 +41,7 @@ fn hundreds_of_key_updates_in_256_mib_lose_no_byte() {
 fn a_key_that_the_kernel_refuses_ends_its_flow_before_a_byte_is_plaintext() {
     const SHAPE: &str = "both-and-agreed";
     const REFUSALS: u64 = 4;
-    const FAULTS: &str = "short-keys:68,refuse-sending-key:3,refuse-receiving-key:6,\
+    const FAULTS: &str = "short-keys:88,refuse-sending-key:3,refuse-receiving-key:6,\
                           refuse-sending-update:2,refuse-receiving-update:5";
     play(|lab| {
         let start = |lab: &mut Lab, node, build: &_| faulty(lab, node, build, FAULTS);
