@@ -19,13 +19,11 @@ use crate::limits::{
 use crate::links::{Credential, Links, Manager, Stranger};
 use crate::listeners::Listeners;
 use crate::uncapturable::Uncapturable;
-use crate::world::SharedWorld;
+use crate::world::{SharedWorld, World};
 use anyhow::{Context, Result};
 use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
-use kedge_directory::Directory;
 use kedge_identity::{NodeSvid, Trust};
-use kedge_policy::Policy;
 use kedge_sys::{canary, process, socket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,12 +99,10 @@ async fn serve(start: Start) -> Result<()> {
     let kernel_records = kernel_records(&config, &events);
     let refusals = Refusals::new(capture.refusals());
     let told = readers(&mut capture, start.predecessor.is_some());
-    let attached = format!("generation {} attached", capture.generation());
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));
 
     let Initial { world, svid, trust } = start.initial;
-    let (directory, policy) = (world.directory.clone(), world.policy.clone());
     let world = SharedWorld::new(world);
     let uncapturable = follow_programs(&config, told, (&world, &events, &refusals))?;
     let (credentials_in, credentials) = mpsc::channel(1);
@@ -119,12 +115,15 @@ async fn serve(start: Start) -> Result<()> {
         (&svid, &trust),
     );
     // Everything that can fail comes before the first program is in its place.
-    fill_kernel(&mut control, &config, (directory, policy)).await?;
+    fill_kernel(&mut control, &config, &world.load_full()).await?;
     let doors = Doors::bind(&config.run_dir)?;
-    take_hooks(&capture, config.workers)?;
+    let generation = take_hooks(&capture, config.workers)?;
     world.tables().attached(Instant::now());
     stand_alone(start.predecessor.as_ref()).await?;
-    events.say(EventKind::CaptureStarted, attached);
+    events.say(
+        EventKind::CaptureStarted,
+        format!("generation {generation} attached"),
+    );
 
     let (links, links_in) = run_links(&config, (&world, &events), (svid, trust), credentials)?;
     let observed = Observed {
@@ -169,12 +168,8 @@ async fn serve(start: Start) -> Result<()> {
 }
 
 /// What the programs will ask for, and the routes to us.
-async fn fill_kernel(
-    control: &mut Control,
-    config: &Config,
-    (directory, policy): (Directory, Policy),
-) -> Result<()> {
-    control.apply(directory, policy)?;
+async fn fill_kernel(control: &mut Control, config: &Config, world: &World) -> Result<()> {
+    control.apply(world.directory.clone(), world.policy.clone())?;
     fault::point("start-filled");
     control::add_capture_routes(&config.capture).await?;
     fault::point("start-routed");
@@ -295,15 +290,15 @@ impl Doors {
     }
 }
 
-/// Puts the programs in their places. Until the workers beat themselves, connect() counts on them:
+/// Puts the programs in their places, and tells which generation they are. Until the workers beat themselves, connect() counts on them:
 /// their listeners are open.
-fn take_hooks(capture: &Mutex<Capture>, workers: u16) -> Result<()> {
+fn take_hooks(capture: &Mutex<Capture>, workers: u16) -> Result<u64> {
     let mut capture = capture.lock().unwrap_or_else(PoisonError::into_inner);
     let beats = capture.beats();
     (0..workers).try_for_each(|worker| beats.beat(worker))?;
     capture.attach(|_| fault::point("start-swapped"))?;
     fault::point("start-attached");
-    Ok(())
+    Ok(capture.generation())
 }
 
 /// Until no other daemon accepts connections.
