@@ -23,9 +23,7 @@ use crate::world::SharedWorld;
 use anyhow::{Context, Result};
 use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
-use kedge_directory::Directory;
 use kedge_identity::{NodeSvid, Trust};
-use kedge_policy::Policy;
 use kedge_sys::{canary, process, socket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,7 +104,6 @@ async fn serve(start: Start) -> Result<()> {
     let capture = Arc::new(Mutex::new(capture));
 
     let Initial { world, svid, trust } = start.initial;
-    let (directory, policy) = (world.directory.clone(), world.policy.clone());
     let world = SharedWorld::new(world);
     let uncapturable = follow_programs(&config, told, (&world, &events, &refusals))?;
     let (credentials_in, credentials) = mpsc::channel(1);
@@ -119,10 +116,9 @@ async fn serve(start: Start) -> Result<()> {
         (&svid, &trust),
     );
     // Everything that can fail comes before the first program is in its place.
-    fill_kernel(&mut control, &config, (directory, policy)).await?;
+    fill_kernel(&mut control, &config, &world).await?;
     let doors = Doors::bind(&config.run_dir)?;
-    take_hooks(&capture, config.workers)?;
-    world.tables().attached(Instant::now());
+    take_hooks(&capture, config.workers, &world)?;
     stand_alone(start.predecessor.as_ref()).await?;
     events.say(EventKind::CaptureStarted, attached);
 
@@ -169,12 +165,9 @@ async fn serve(start: Start) -> Result<()> {
 }
 
 /// What the programs will ask for, and the routes to us.
-async fn fill_kernel(
-    control: &mut Control,
-    config: &Config,
-    (directory, policy): (Directory, Policy),
-) -> Result<()> {
-    control.apply(directory, policy)?;
+async fn fill_kernel(control: &mut Control, config: &Config, world: &SharedWorld) -> Result<()> {
+    let first = world.load_full();
+    control.apply(first.directory.clone(), first.policy.clone())?;
     fault::point("start-filled");
     control::add_capture_routes(&config.capture).await?;
     fault::point("start-routed");
@@ -297,11 +290,12 @@ impl Doors {
 
 /// Puts the programs in their places. Until the workers beat themselves, connect() counts on them:
 /// their listeners are open.
-fn take_hooks(capture: &Mutex<Capture>, workers: u16) -> Result<()> {
+fn take_hooks(capture: &Mutex<Capture>, workers: u16, world: &SharedWorld) -> Result<()> {
     let mut capture = capture.lock().unwrap_or_else(PoisonError::into_inner);
     let beats = capture.beats();
     (0..workers).try_for_each(|worker| beats.beat(worker))?;
     capture.attach(|_| fault::point("start-swapped"))?;
+    world.tables().attached(Instant::now());
     fault::point("start-attached");
     Ok(())
 }
