@@ -19,7 +19,7 @@ use crate::limits::{
 use crate::links::{Credential, Links, Manager, Stranger};
 use crate::listeners::Listeners;
 use crate::uncapturable::Uncapturable;
-use crate::world::{SharedWorld, World};
+use crate::world::SharedWorld;
 use anyhow::{Context, Result};
 use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
@@ -115,10 +115,9 @@ async fn serve(start: Start) -> Result<()> {
         (&svid, &trust),
     );
     // Everything that can fail comes before the first program is in its place.
-    fill_kernel(&mut control, &config, &world.load_full()).await?;
+    fill_kernel(&mut control, &config, &world).await?;
     let doors = Doors::bind(&config.run_dir)?;
-    let generation = take_hooks(&capture, config.workers)?;
-    world.tables().attached(Instant::now());
+    let generation = take_hooks(&capture, config.workers, &world)?;
     stand_alone(start.predecessor.as_ref()).await?;
     events.say(
         EventKind::CaptureStarted,
@@ -168,8 +167,9 @@ async fn serve(start: Start) -> Result<()> {
 }
 
 /// What the programs will ask for, and the routes to us.
-async fn fill_kernel(control: &mut Control, config: &Config, world: &World) -> Result<()> {
-    control.apply(world.directory.clone(), world.policy.clone())?;
+async fn fill_kernel(control: &mut Control, config: &Config, world: &SharedWorld) -> Result<()> {
+    let first = world.load_full();
+    control.apply(first.directory.clone(), first.policy.clone())?;
     fault::point("start-filled");
     control::add_capture_routes(&config.capture).await?;
     fault::point("start-routed");
@@ -290,13 +290,14 @@ impl Doors {
     }
 }
 
-/// Puts the programs in their places, and tells which generation they are. Until the workers beat themselves, connect() counts on them:
-/// their listeners are open.
-fn take_hooks(capture: &Mutex<Capture>, workers: u16) -> Result<u64> {
+/// Puts the programs in their places, and tells which generation they are. Until the workers beat
+/// themselves, connect() counts on them: their listeners are open.
+fn take_hooks(capture: &Mutex<Capture>, workers: u16, world: &SharedWorld) -> Result<u64> {
     let mut capture = capture.lock().unwrap_or_else(PoisonError::into_inner);
     let beats = capture.beats();
     (0..workers).try_for_each(|worker| beats.beat(worker))?;
     capture.attach(|_| fault::point("start-swapped"))?;
+    world.tables().attached(Instant::now());
     fault::point("start-attached");
     Ok(capture.generation())
 }

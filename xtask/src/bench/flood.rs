@@ -4,7 +4,7 @@ use super::Amounts;
 use super::figures::{Figures, KEDGE};
 use super::rounds::{kedge, number};
 use crate::lab::Lab;
-use crate::lab::topology::{BARE, LOAD, PEER_PORT};
+use crate::lab::topology::{BARELOAD, LOAD, PEER_PORT};
 use anyhow::{Context, Result, ensure};
 use std::process::{Child, Stdio};
 use std::thread::sleep;
@@ -38,7 +38,8 @@ pub fn flooded(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()
     Ok(())
 }
 
-/// Strangers from one pod, 2,000 at once, until this is dropped.
+/// Strangers from one pod of that node, 2,000 at once, until this is dropped: pods of other nodes
+/// get no answer from a peer port.
 struct Flood(Child);
 
 impl Flood {
@@ -53,7 +54,7 @@ impl Flood {
             "--connections",
             "1000000",
         ];
-        let mut command = lab.command(&BARE, &words)?;
+        let mut command = lab.command(&BARELOAD, &words)?;
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().map(Self).context("start the flood")
     }

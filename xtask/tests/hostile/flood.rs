@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use xtask::lab::Lab;
-use xtask::lab::topology::{BARE, CLIENT, LOAD, Node, PEER_PORT};
+use xtask::lab::topology::{BARELOAD, CLIENT, LOAD, Node, PEER_PORT};
 use xtask::shell::wait_for;
 use xtask::stage::{at, load, play, server};
 
@@ -26,7 +26,8 @@ fn every_flow_opens_while_strangers_flood_the_peer_port() {
     });
 }
 
-/// From one pod, 2,000 at once, until it is dropped.
+/// From one pod of that node, 2,000 at once, until it is dropped: pods of other nodes get no answer
+/// from a peer port.
 struct Flood(Child);
 
 impl Flood {
@@ -41,7 +42,7 @@ impl Flood {
             "--connections",
             "1000000",
         ];
-        let mut command = lab.command(&BARE, &words)?;
+        let mut command = lab.command(&BARELOAD, &words)?;
         command.stdout(Stdio::null());
         command.spawn().map(Self).context("start the flood")
     }
