@@ -5,7 +5,8 @@
 
 use kedge_model::Suite;
 use kedge_record::{
-    ContentType, HEADER_LEN, Limits, OVERHEAD, Opened, Sealer, TrafficSecret, Unsealer, deframe,
+    ContentType, HEADER_LEN, Limits, OVERHEAD, Opened, Rekey, Sealer, TrafficSecret, Unsealer,
+    deframe,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -13,6 +14,7 @@ const LIMITS: Limits = Limits {
     records_per_key: 16,
     update_margin: 2,
     records_per_update_min: 0,
+    rekey: Rekey::InPlace,
 };
 
 fn secret(suite: Suite) -> TrafficSecret {

@@ -3,8 +3,8 @@
 #![no_main]
 
 use kedge_link::testing::{Half, LinkInputs};
-use kedge_link::wire::{Header, Opening, Record0};
-use kedge_link::{Handle, ProofKind, Role};
+use kedge_link::wire::{Continuation, Direction, Header, Opening, Point, Record0};
+use kedge_link::{FlowKeys, Handle, ProofKind, Role, Turns};
 use kedge_model::{OriginalDst, SourceAddr, Suite};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
@@ -31,6 +31,7 @@ fn half(role: Role) -> Half {
 fuzz_target!(|data: &[u8]| {
     opening(data);
     first_flight(data);
+    continuation(data);
 });
 
 fn opening(data: &[u8]) {
@@ -71,4 +72,32 @@ fn first_flight(data: &[u8]) {
         assert_eq!(opened.is_ok(), data == honest);
     }
     assert!(server.inbound.flow_secret(*BEGAN, &honest_header).is_ok());
+}
+
+fn continuation(data: &[u8]) {
+    let Some(bytes) = data.first_chunk() else {
+        return;
+    };
+    let Ok(continuation) = Continuation::parse(bytes) else {
+        return;
+    };
+    assert_eq!(continuation.encode(), *bytes);
+    let flow = || -> FlowKeys {
+        let mut client = half(Role::TlsClient).outbound;
+        let flow = client.open_flow(*BEGAN).expect("a fresh link");
+        flow.seal_record0(&record0(), &mut Vec::new())
+    };
+    let honest = flow().continuation.continuation(Point {
+        direction: Direction::FromOpener,
+        generation: 1,
+        last_record: (1 << 24) - 1025,
+    });
+    let mut turns = Turns::new(flow().continuation);
+    // The seeds are two honest ones: of either direction.
+    if turns.take(&continuation).is_ok() {
+        let key = flow().continuation;
+        assert_eq!(continuation, key.continuation(continuation.point));
+    } else {
+        assert!(turns.take(&honest).is_ok());
+    }
 }

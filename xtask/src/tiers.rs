@@ -35,6 +35,7 @@ const FUZZ_SECONDS_EACH: u64 = 30;
 const SCENARIOS: [&str; 14] = [
     "authority",
     "compatibility",
+    "continuations",
     "deaths",
     "faults",
     "first_light",

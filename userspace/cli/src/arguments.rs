@@ -152,7 +152,7 @@ pub enum DirectoryCommand {
 #[derive(Debug, Subcommand)]
 pub enum FeatureCommand {
     /// Load a small program for each thing that kedge needs of the kernel, and try what its TLS
-    /// really does, which `records.mode = "kernel"` goes by. Needs root, but no daemon. Exits 1 when
+    /// really does, for `records.mode = "kernel"`. Needs root, but no daemon. Exits 1 when
     /// something is missing that is not optional.
     Probe,
 }

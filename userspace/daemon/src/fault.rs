@@ -18,6 +18,7 @@
 //! `KEDGE_FAULT=refuse-sending-key:2` makes the kernel refuse the second flow's sending key (kTLS), and
 //! `refuse-sending-update:2` the second update of one; so for `receiving`.
 //! `KEDGE_FAULT=short-keys:256` makes every key's budget 256 records; both ends need the same.
+//! `KEDGE_FAULT=continue` says to peers that keys cannot be updated in place.
 //!
 //! `KEDGE_FAULT=hang-asleep:3` or `hang-busy:3` makes worker 0 hang at
 //! its third beat, for nine seconds.
@@ -94,6 +95,7 @@ mod wanted {
                 // One pipe's content is some forty records, if small packets and full sockets divide it.
                 update_margin: number / 2,
                 records_per_update_min: number / 4,
+                ..Limits::PROTOCOL
             };
             limits.lower();
         }

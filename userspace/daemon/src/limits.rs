@@ -83,6 +83,8 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client's stricter TCP_USER_TIMEOUT leaves for making a link on the way.
 pub const OPENING_MARGIN: Duration = Duration::from_secs(3);
+/// How long an acceptor that stands at a direction's Continue waits for the continuation.
+pub const CONTINUATION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an opener waits for the acceptor's FIN after both directions have ended.
 pub const PARTING: Duration = Duration::from_secs(5);
 

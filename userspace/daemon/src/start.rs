@@ -3,6 +3,7 @@
 use crate::config::{Config, RecordsMode};
 use crate::control::{self, Control, Initial, KernelEvents, Sources, join_own};
 use crate::dataplane::calibration::calibrate;
+use crate::dataplane::continuation::Continuations;
 use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::refusals::Refusals;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result};
 use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
 use kedge_identity::{NodeSvid, Trust};
+use kedge_record::Rekey;
 use kedge_sys::{canary, process, socket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -96,12 +98,11 @@ struct Start {
 async fn serve(start: Start) -> Result<()> {
     let (config, mut capture) = (start.config, start.capture);
     let (events, log) = begin_events(&config);
-    let kernel_records = kernel_records(&config, &events);
+    let (kernel_records, rekey) = kernel_records(&config, &events);
     let refusals = Refusals::new(capture.refusals());
     let told = readers(&mut capture, start.predecessor.is_some());
     let (claims, beats) = (capture.claims(), capture.beats());
     let capture = Arc::new(Mutex::new(capture));
-
     let Initial { world, svid, trust } = start.initial;
     let world = SharedWorld::new(world);
     let uncapturable = follow_programs(&config, told, (&world, &events, &refusals))?;
@@ -124,7 +125,8 @@ async fn serve(start: Start) -> Result<()> {
         format!("generation {generation} attached"),
     );
 
-    let (links, links_in) = run_links(&config, (&world, &events), (svid, trust), credentials)?;
+    let shared = (&world, &events, rekey);
+    let (links, links_in) = run_links(&config, shared, (svid, trust), credentials)?;
     let observed = Observed {
         config: Arc::clone(&config),
         world: world.clone(),
@@ -154,7 +156,7 @@ async fn serve(start: Start) -> Result<()> {
         events,
     };
     let opening = Opening {
-        flows_max: flows_max(start.descriptors, config.workers),
+        flows_max: flows_max(start.descriptors, config.workers, rekey),
         observed,
         crew,
         listeners: start.listeners,
@@ -225,14 +227,14 @@ impl Opening {
 /// Makes links from now on; what the workers ask and answer by.
 fn run_links(
     config: &Config,
-    (world, events): (&SharedWorld, &Events),
+    (world, events, rekey): (&SharedWorld, &Events, Rekey),
     (svid, trust): (NodeSvid, Trust),
     credentials: mpsc::Receiver<Credential>,
 ) -> Result<(Arc<Links>, mpsc::Sender<Stranger>)> {
     let (links, demands) = Links::new(trust);
     let (links_in, strangers) = mpsc::channel(HANDSHAKES_INBOUND);
     let shared = (Arc::clone(&links), world.clone(), events.clone());
-    let manager = Manager::new(shared, svid, config.suites.clone())?;
+    let manager = Manager::new(shared, svid, (config.suites.clone(), rekey))?;
     tokio::spawn(manager.run(demands, strangers, credentials));
     Ok((links, links_in))
 }
@@ -311,8 +313,9 @@ async fn stand_alone(predecessor: Option<&Predecessor>) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel is asked for and cannot do is said once, and done in userspace.
-fn kernel_records(config: &Config, events: &Events) -> KernelRecords {
+/// What the kernel is asked for and cannot do is said once, and done in userspace. How keys end is
+/// for all links, and a test may force it.
+fn kernel_records(config: &Config, events: &Events) -> (KernelRecords, Rekey) {
     let canaries = match config.records {
         RecordsMode::Userspace => Vec::new(),
         RecordsMode::Auto | RecordsMode::Kernel => canary::sing(),
@@ -325,7 +328,11 @@ fn kernel_records(config: &Config, events: &Events) -> KernelRecords {
             events.kernel_records_missing(choice.suite, &choice.reason);
         }
     }
-    chosen
+    let rekey = match fault::is("continue") {
+        true => Rekey::Continue,
+        false => chosen.rekey(),
+    };
+    (chosen, rekey)
 }
 
 /// Collects what is reported from now on.
@@ -394,6 +401,7 @@ impl Crew {
     ) -> Result<Vec<mpsc::Sender<Passed>>> {
         let shares = listeners.of_workers.into_iter().zip(registries);
         let mut passed_in = Vec::new();
+        let continuations = Continuations::default();
         for (index, (listeners, registry)) in (0..).zip(shares) {
             let (sender, passed) = mpsc::channel(CARRIERS_PASSED);
             passed_in.push(sender);
@@ -416,6 +424,7 @@ impl Crew {
                 passed,
                 flows_max,
                 kernel_records: self.kernel_records.clone(),
+                continuations: continuations.clone(),
             };
             thread::Builder::new()
                 .name(format!("worker-{index}"))
@@ -429,10 +438,15 @@ impl Crew {
     }
 }
 
-/// Flows per worker, two descriptors each, beside its pipes.
-fn flows_max(descriptors: u64, workers: u16) -> usize {
-    let pairs = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2 / u64::from(workers);
-    usize::try_from(pairs)
+/// Flows per worker, beside its pipes. Each has two descriptors, and one that continues a third when
+/// its directions are on two carriers.
+fn flows_max(descriptors: u64, workers: u16, rekey: Rekey) -> usize {
+    let each = match rekey {
+        Rekey::InPlace => 2,
+        Rekey::Continue => 3,
+    };
+    let flows = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / each / u64::from(workers);
+    usize::try_from(flows)
         .unwrap_or(usize::MAX)
         .saturating_sub(PIPES_PER_WORKER)
 }

@@ -4,6 +4,7 @@ use crate::config::LinkConfig;
 use crate::error::{LinkError, PeerIncompatible, PeerMisbehaved};
 use crate::wire::{Hello, LinkId, Role, VERSION};
 use kedge_model::Suite;
+use kedge_record::Rekey;
 
 /// What TLS negotiated, as code points.
 #[derive(Clone, Copy)]
@@ -35,6 +36,15 @@ pub(crate) fn create_hello(config: &LinkConfig, random: [u8; 32], renews: Option
         random,
         renews,
         successor_of: config.successor_of,
+        rekey: Some(config.rekey),
+    }
+}
+
+/// How the keys of all flows of a link end. They continue if both sides know how and one needs it.
+pub(crate) fn rekey(ours: &Hello, theirs: &Hello) -> Rekey {
+    match (ours.rekey, theirs.rekey) {
+        (Some(Rekey::Continue), Some(_)) | (Some(_), Some(Rekey::Continue)) => Rekey::Continue,
+        _ => Rekey::InPlace,
     }
 }
 
@@ -104,6 +114,7 @@ mod tests {
             random: [0; 32],
             renews: None,
             successor_of: None,
+            rekey: None,
         }
     }
 
@@ -156,6 +167,28 @@ mod tests {
             result,
             Err(LinkError::PeerIncompatible(PeerIncompatible::NoRecordSuite))
         ));
+    }
+
+    #[test]
+    fn flows_continue_where_both_know_how_and_one_needs_it() {
+        use Rekey::{Continue, InPlace};
+        let table = [
+            (None, None, InPlace),
+            (None, Some(InPlace), InPlace),
+            (None, Some(Continue), InPlace),
+            (Some(InPlace), Some(InPlace), InPlace),
+            (Some(InPlace), Some(Continue), Continue),
+            (Some(Continue), Some(Continue), Continue),
+        ];
+        let saying = |rekey| Hello {
+            rekey,
+            ..hello(&[HYBRID], &[0x1302])
+        };
+        for (one, other, agreed) in table {
+            let (one, other) = (saying(one), saying(other));
+            assert_eq!(rekey(&one, &other), agreed, "{one:?} {other:?}");
+            assert_eq!(rekey(&other, &one), agreed, "{other:?} {one:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::tls;
 use crate::wire::InstanceId;
 use kedge_identity::{NodeSvid, Trust};
 use kedge_model::{SpiffeId, Suite, TrustDomain};
+use kedge_record::Rekey;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub struct LinkConfig {
     pub(crate) suites: Vec<Suite>,
     pub(crate) instance: InstanceId,
     pub(crate) successor_of: Option<InstanceId>,
+    pub(crate) rekey: Rekey,
     pub(crate) provider: Arc<CryptoProvider>,
 }
 
@@ -48,6 +50,7 @@ impl LinkConfig {
             suites: suites.to_vec(),
             instance,
             successor_of: None,
+            rekey: Rekey::InPlace,
             provider: Arc::new(provider),
         })
     }
@@ -56,6 +59,13 @@ impl LinkConfig {
     #[must_use]
     pub fn successor_of(mut self, instance: InstanceId) -> Self {
         self.successor_of = Some(instance);
+        self
+    }
+
+    /// Says what this node's flows need at the end of a key.
+    #[must_use]
+    pub fn rekeying(mut self, rekey: Rekey) -> Self {
+        self.rekey = rekey;
         self
     }
 

@@ -152,6 +152,30 @@ impl FlightError {
     }
 }
 
+/// Why a continuation is not taken. None of them changes any state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ContinuationError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("continuation: its tag is not that of the flow that it names")]
+    Forged,
+    #[error("continuation: that of generation {0} was taken before")]
+    Replayed(u32),
+    #[error("continuation: generation {0} is not the next one")]
+    TooFar(u32),
+}
+
+impl ContinuationError {
+    /// As events name it.
+    #[must_use]
+    pub fn refusal(self) -> Refusal {
+        match self {
+            Self::Replayed(_) => Refusal::Replayed,
+            Self::Wire(_) | Self::Forged | Self::TooFar(_) => Refusal::BadFlight,
+        }
+    }
+}
+
 /// The link has no flow number or epoch left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("open flow: the link has used up its flow numbers; a new link is needed")]

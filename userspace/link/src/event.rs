@@ -5,6 +5,7 @@ use crate::outbound::Outbound;
 use crate::wire::{Handle, InstanceId, LinkId, ProofKind, RejectTarget, Role};
 use kedge_identity::PeerIdentity;
 use kedge_model::{Refusal, SpiffeId, Suite};
+use kedge_record::Rekey;
 use rustls_pki_types::UnixTime;
 use std::time::Instant;
 
@@ -76,6 +77,8 @@ pub struct Established {
     pub tls_suite: Suite,
     /// The suite of all flows.
     pub flow_suite: Suite,
+    /// What all flows do at the end of a key.
+    pub rekey: Rekey,
     /// TLS bytes until both hellos were there.
     pub bytes_sent: u64,
     pub bytes_received: u64,

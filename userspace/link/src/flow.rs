@@ -3,6 +3,7 @@
 //! The opener holds a [`NewFlow`], the acceptor a [`PendingFlow`]. They are different types, so
 //! that record 0's key, which both ends know, seals exactly one record.
 
+use crate::continuation::ContinuationKey;
 use crate::error::FlightError;
 use crate::limits::RECORD0_PLAINTEXT_MAX;
 use crate::schedule::Secret;
@@ -17,6 +18,8 @@ pub struct FlowKeys {
     pub opener: TrafficSecret,
     /// Acceptor to opener: its record 0 is the answer.
     pub acceptor: TrafficSecret,
+    /// For links whose flows continue.
+    pub continuation: ContinuationKey,
 }
 
 /// A flow number taken by the opener, to be used for one first flight.
@@ -69,7 +72,7 @@ impl NewFlow {
         Sealer::new(record0_secret(&self.secret, self.header.suite))
             .seal(ContentType::ApplicationData, &mut out[start..], content_len)
             .expect("the slot fits the content, and the key is new");
-        flow_keys(&self.secret, self.header.suite, &context)
+        flow_keys(&self.secret, &self.header, &context)
     }
 }
 
@@ -93,7 +96,7 @@ impl PendingFlow {
         }
         let record0 = Record0::parse(content)?;
         let context = context(&self.header.encode(), content);
-        let keys = flow_keys(&self.secret, suite, &context);
+        let keys = flow_keys(&self.secret, &self.header, &context);
         Ok(OpenedFlight {
             flight: Flight {
                 header: self.header,
@@ -116,11 +119,13 @@ fn record0_secret(flow: &Secret, suite: Suite) -> TrafficSecret {
     TrafficSecret::derive(suite, |out| flow.expand_into("kedge record 0", b"", out))
 }
 
-fn flow_keys(flow: &Secret, suite: Suite, context: &Digest) -> FlowKeys {
+fn flow_keys(flow: &Secret, header: &Header, context: &Digest) -> FlowKeys {
+    let context = context.as_ref();
     let direction =
-        |label| TrafficSecret::derive(suite, |out| flow.expand_into(label, context.as_ref(), out));
+        |label| TrafficSecret::derive(header.suite, |out| flow.expand_into(label, context, out));
     FlowKeys {
         opener: direction("kedge o ap"),
         acceptor: direction("kedge a ap"),
+        continuation: ContinuationKey::new(header.flow(), &flow.expand("kedge continue", context)),
     }
 }

@@ -14,6 +14,10 @@
 //!        │                                                     Inbound::commit   (test-and-set)
 //!        ▼                                                        ▼
 //!     FlowKeys { opener, acceptor }        equal at both ends   FlowKeys { opener, acceptor }
+//!
+//!   where flows continue, at the end of a direction's key:
+//!   ContinuationKey::continuation ─── 56 bytes, a new carrier ─► Turns::take   (test-and-set)
+//!   ContinuationKey::confirms ◄────────────── 16 bytes ───────── what it gives
 //! ```
 //!
 //! Sans-IO: no sockets, clocks or threads. Bytes go in and out of buffers, `now` and random bytes
@@ -28,6 +32,7 @@
 mod agreement;
 mod carrier;
 mod config;
+mod continuation;
 mod duel;
 mod epoch;
 mod error;
@@ -47,9 +52,11 @@ mod window;
 pub mod wire;
 
 pub use config::LinkConfig;
+pub use continuation::{ContinuationKey, Turns};
 pub use duel::{Contender, Settled, settle};
 pub use error::{
-    Exhausted, FlightError, LinkError, PeerIncompatible, PeerMisbehaved, PeerUnauthenticated,
+    ContinuationError, Exhausted, FlightError, LinkError, PeerIncompatible, PeerMisbehaved,
+    PeerUnauthenticated,
 };
 pub use event::{ClientStart, Established, SessionEvent, Start};
 pub use flow::{Flight, FlowKeys, NewFlow, OpenedFlight, PendingFlow};

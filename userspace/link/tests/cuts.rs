@@ -14,7 +14,10 @@
 mod common;
 
 use aws_lc_rs::hmac;
-use common::formulas::{context, expand, expand_384, hmac_of, open, opener_secret, parts};
+use common::formulas::{
+    ALERT, APPLICATION_DATA, HANDSHAKE, KEY_UPDATE, Sealed, context, expand_384, hmac_of, open,
+    opener_secret, parts, read_records, split_record,
+};
 use kedge_link::testing::LinkInputs;
 use kedge_link::wire::{Answer, Header, Opening, Record0};
 use kedge_link::{Handle, ProofKind, Role};
@@ -23,15 +26,6 @@ use kedge_record::{
     ContentType, HEADER_LEN, Limits, OVERHEAD, Opened, PLAINTEXT_MAX, Sealer, Unsealer, deframe,
 };
 use std::time::Instant;
-
-const APPLICATION_DATA: u8 = 23;
-const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
-/// RFC 8446, 4.6.3: a KeyUpdate that asks for none back.
-const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
-
-/// Content and inner type, as they were sealed.
-type Sealed = (Vec<u8>, u8);
 
 /// One direction: its bytes, and what is in its records.
 #[derive(Default)]
@@ -187,34 +181,9 @@ impl Independent {
         let directions = ["kedge o ap", "kedge a ap"];
         let secrets = directions.map(|label| expand_384(&flow, label, &context, len));
         let mut sealed = vec![record_0];
-        sealed.extend(self.read_records(&secrets[0], rest));
+        sealed.extend(read_records(self.suite, &secrets[0], rest));
         (sealed, Some(secrets))
     }
-
-    /// All whole records, numbered from 0 under `secret` and, after a key update, its successor.
-    fn read_records(&self, secret: &[u8], mut bytes: &[u8]) -> Vec<Sealed> {
-        let parts = parts(self.suite);
-        let (mut secret, mut number) = (secret.to_vec(), 0);
-        let mut sealed = Vec::new();
-        while let Some((record, rest)) = split_record(bytes) {
-            let opened = open(self.suite, &secret, number, record);
-            let opened = opened.unwrap_or_else(|| panic!("record {number} does not open"));
-            number += 1;
-            if opened == (KEY_UPDATE.to_vec(), HANDSHAKE) {
-                secret = expand(parts.hash, &secret, "traffic upd", b"", parts.secret_len);
-                number = 0;
-            }
-            sealed.push(opened);
-            bytes = rest;
-        }
-        sealed
-    }
-}
-
-fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let header = bytes.first_chunk::<5>()?;
-    let len = usize::from(u16::from_be_bytes([header[3], header[4]]));
-    bytes.split_at_checked(5 + len)
 }
 
 /// What this crate finds in `bytes`, which begin at a record.
@@ -228,6 +197,7 @@ fn by_this_crate(mut unsealer: Unsealer, bytes: &[u8]) -> Vec<Sealed> {
             Opened::KeyUpdate => (KEY_UPDATE.to_vec(), HANDSHAKE),
             Opened::CloseNotify => (vec![1, 0], ALERT),
             Opened::Reset => (vec![2, 90], ALERT),
+            Opened::Continue => unreachable!("keys are updated in place here"),
         });
         at += len;
     }
@@ -252,7 +222,7 @@ fn at_every_cut_an_independent_reader_finds_the_records_before_it_without_a_gap(
             .1
             .expect("record 0 is there");
         for cut in 0..=recorded.down.bytes.len() {
-            let found = reader.read_records(&secrets[1], &recorded.down.bytes[..cut]);
+            let found = read_records(suite, &secrets[1], &recorded.down.bytes[..cut]);
             assert_eq!(
                 found,
                 recorded.down.whole_at(cut),

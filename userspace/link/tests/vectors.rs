@@ -14,10 +14,12 @@ mod common;
 use aws_lc_rs::{digest, hmac};
 use common::formulas::{SuiteParts, expand, expand_384, hmac_of, parts, seal};
 use kedge_link::testing::{Half, LinkInputs};
-use kedge_link::wire::{Answer, Frame, Header, Hello, InstanceId, LinkId, Record0, RejectTarget};
+use kedge_link::wire::{
+    Answer, Direction, Frame, Header, Hello, InstanceId, LinkId, Point, Record0, RejectTarget,
+};
 use kedge_link::{Handle, ProofKind, Role};
 use kedge_model::{OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
-use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Opened, Sealer, Unsealer};
+use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Opened, Rekey, Sealer, Unsealer};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -65,6 +67,16 @@ struct FlowVector {
     opener_data_record: String,
     acceptor_answer: String,
     acceptor_answer_record: String,
+    continuation_key: String,
+    /// From the opener, then from the acceptor.
+    continuations: [ContinuationVector; 2],
+}
+
+/// The first of a direction.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct ContinuationVector {
+    continuation: String,
+    confirmation: String,
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -131,6 +143,7 @@ fn flow_by_the_formulas(master: &[u8], suite: Suite, role: u8) -> FlowVector {
     let context = digest::digest(&digest::SHA384, &[&header[..], &record_0].concat());
     let to_acceptor = expand_384(&flow, "kedge o ap", context.as_ref(), secret_len);
     let to_opener = expand_384(&flow, "kedge a ap", context.as_ref(), secret_len);
+    let continuation_key = expand_384(&flow, "kedge continue", context.as_ref(), 48);
     FlowVector {
         suite: suite.to_string(),
         opener_role: role,
@@ -148,12 +161,32 @@ fn flow_by_the_formulas(master: &[u8], suite: Suite, role: u8) -> FlowVector {
         acceptor_answer_record: hex(&seal(suite, &to_opener, &answer())),
         opener_traffic_secret: hex(&to_acceptor),
         acceptor_traffic_secret: hex(&to_opener),
+        continuations: [0, 1].map(|direction| {
+            let flow = [&[role][..], &link_id, &number].concat();
+            continuation_by_the_formulas(&continuation_key, &flow, direction)
+        }),
+        continuation_key: hex(&continuation_key),
+    }
+}
+
+fn continuation_by_the_formulas(key: &[u8], flow: &[u8], direction: u8) -> ContinuationVector {
+    let (generation, last) = (1u32.to_be_bytes(), LAST_RECORD.to_be_bytes());
+    let named = [b"\x01", flow, &[direction], &generation, &last].concat();
+    let tag = |kind: &[u8]| {
+        let covered = [kind, &named].concat();
+        hmac_of(hmac::HMAC_SHA384, key, &covered)[..16].to_vec()
+    };
+    ContinuationVector {
+        continuation: hex(&[b"C", &named[..], &tag(b"C")].concat()),
+        confirmation: hex(&tag(b"c")),
     }
 }
 
 // What is carried.
 
 const DATA: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+/// Of a sender that continues as soon as it may.
+const LAST_RECORD: u64 = (1 << 24) - 1024 - 1;
 
 fn record0() -> Record0 {
     Record0 {
@@ -172,8 +205,8 @@ fn answer() -> Vec<u8> {
     bytes
 }
 
-fn messages() -> BTreeMap<String, String> {
-    let id = SpiffeId::parse("spiffe://lab.kedge/ns/default/sa/web").expect("literal");
+/// A plain one, one with all that is optional, and one of a node whose flows continue.
+fn hellos() -> [Hello; 3] {
     let hello = Hello {
         versions: vec![1],
         groups: vec![0x11ec],
@@ -183,17 +216,29 @@ fn messages() -> BTreeMap<String, String> {
         random: [0x22; 32],
         renews: None,
         successor_of: None,
+        rekey: Some(Rekey::InPlace),
+    };
+    let continuing = Hello {
+        rekey: Some(Rekey::Continue),
+        ..hello.clone()
     };
     let renewing = Hello {
         renews: Some(LinkId([0xbb; 16])),
         successor_of: Some(InstanceId([0xcc; 16])),
         ..hello.clone()
     };
+    [hello, renewing, continuing]
+}
+
+fn messages() -> BTreeMap<String, String> {
+    let id = SpiffeId::parse("spiffe://lab.kedge/ns/default/sa/web").expect("literal");
+    let [hello, renewing, continuing] = hellos();
     let proof = ProofKind::AssertedByNode;
     let by_handle = RejectTarget::Handle(Handle(1));
     let frames = [
         ("hello", Frame::Hello(hello)),
         ("hello, renewing, successor", Frame::Hello(renewing)),
+        ("hello, continuing", Frame::Hello(continuing)),
         (
             "announce",
             Frame::Announce {
@@ -319,6 +364,17 @@ fn carry(flow: &FlowVector, opener: &mut Half, acceptor: &mut Half, now: Instant
     assert_eq!(pass(there, DATA), flow.opener_data_record);
     let back = (Sealer::new(theirs.acceptor), Unsealer::new(ours.acceptor));
     assert_eq!(pass(back, &answer()), flow.acceptor_answer_record);
+    let directions = [Direction::FromOpener, Direction::FromAcceptor];
+    for (direction, vector) in directions.into_iter().zip(&flow.continuations) {
+        let continuation = ours.continuation.continuation(Point {
+            direction,
+            generation: 1,
+            last_record: LAST_RECORD,
+        });
+        assert_eq!(hex(&continuation.encode()), vector.continuation);
+        let confirmation = theirs.continuation.confirmation(&continuation);
+        assert_eq!(hex(&confirmation), vector.confirmation);
+    }
 }
 
 fn pass((mut sealer, mut unsealer): (Sealer, Unsealer), content: &[u8]) -> String {

@@ -3,10 +3,12 @@
 
 use kedge_link::limits::{DENIAL_TEXT_MAX, FRAME_VALUE_MAX, OFFERS_MAX, RECORD0_PLAINTEXT_MAX};
 use kedge_link::wire::{
-    Answer, Frame, Header, Hello, InstanceId, LinkId, Opening, Record0, RejectTarget, WireError,
+    Answer, Continuation, Direction, FlowName, Frame, Header, Hello, InstanceId, LinkId, Opening,
+    Point, Record0, RejectTarget, WireError,
 };
 use kedge_link::{Handle, ProofKind, Role};
 use kedge_model::{OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
+use kedge_record::Rekey;
 use proptest::prelude::*;
 
 fn hello() -> Hello {
@@ -19,6 +21,7 @@ fn hello() -> Hello {
         random: [2; 32],
         renews: Some(LinkId([3; 16])),
         successor_of: Some(InstanceId([4; 16])),
+        rekey: Some(Rekey::Continue),
     }
 }
 
@@ -102,7 +105,7 @@ fn a_frame_whose_value_is_cut_anywhere_is_refused() {
             let number = u16::from_be_bytes([bytes[0] & 0x7f, bytes[1]]);
             let cut = field(number, true, &bytes[4..4 + end]);
             let taken = Frame::parse(&cut);
-            // Cut between two fields, a hello may still be whole: its last two are optional.
+            // Cut between two fields, a hello may still be whole: its last three are optional.
             assert!(
                 taken.is_err() || matches!(taken, Ok(Some((Frame::Hello(_), _)))),
                 "{frame:?} cut at {end}"
@@ -302,6 +305,33 @@ proptest! {
         prop_assert_eq!(Header::parse(&header.encode()), Ok(header));
         let opening = Opening { role, link_id: LinkId(link), carrier: number, tag };
         prop_assert_eq!(Opening::parse(&opening.encode()), Ok(opening));
+    }
+
+    #[test]
+    fn a_continuation_comes_back_and_its_beginning_names_its_flow(
+        server in any::<bool>(),
+        link in any::<[u8; 16]>(),
+        number in any::<u64>(),
+        back in any::<bool>(),
+        generation in any::<u32>(),
+        last_record in any::<u64>(),
+        tag in any::<[u8; 16]>(),
+    ) {
+        let role = if server { Role::TlsServer } else { Role::TlsClient };
+        let flow = FlowName { link_id: LinkId(link), role, number };
+        let direction = if back { Direction::FromAcceptor } else { Direction::FromOpener };
+        let point = Point { direction, generation, last_record };
+        let continuation = Continuation { flow, point, tag };
+        let bytes = continuation.encode();
+        prop_assert_eq!(Continuation::parse(&bytes), Ok(continuation));
+        let start = bytes.first_chunk().expect("longer");
+        prop_assert_eq!(Continuation::parse_flow(start), Ok(flow));
+        prop_assert!(Opening::parse(start).is_err());
+        for (at, wrong) in [(0, b'O'), (1, 2), (2, 2), (27, 2)] {
+            let mut bytes = bytes;
+            bytes[at] = wrong;
+            prop_assert!(Continuation::parse(&bytes).is_err());
+        }
     }
 
     #[test]

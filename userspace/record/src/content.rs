@@ -1,7 +1,7 @@
 //! What a record holds: the inner content type and the few messages that kedge uses.
 
 use crate::error::{OpenError, PeerMisbehaved};
-use crate::limits::Limits;
+use crate::limits::{Limits, Rekey};
 use crate::open::Opened;
 
 /// The inner content type of a sealed record (RFC 8446, 5.1).
@@ -32,6 +32,8 @@ pub(crate) const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 pub(crate) const USER_CANCELED: [u8; 2] = [2, 90];
 /// KeyUpdate with update_not_requested (RFC 8446, 4.6.3).
 pub(crate) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+/// Continue, a message of our own and without content, of a type that TLS leaves for private use.
+pub(crate) const CONTINUE: [u8; 4] = [240, 0, 0, 0];
 
 pub(crate) fn consume_alert(content: &[u8]) -> Result<Opened<'static>, OpenError> {
     let alert: [u8; 2] = content.try_into().map_err(|_| PeerMisbehaved::Alert)?;
@@ -42,17 +44,19 @@ pub(crate) fn consume_alert(content: &[u8]) -> Result<Opened<'static>, OpenError
     }
 }
 
-/// `number` is that of the record: how many this key has carried before it.
-pub(crate) fn consume_key_update(
+/// The end of a key. `number` is that of the record: how many this key has carried before it.
+pub(crate) fn consume_handshake(
     content: &[u8],
     number: u64,
     limits: &Limits,
-) -> Result<(), PeerMisbehaved> {
-    if content != KEY_UPDATE {
-        return Err(PeerMisbehaved::Handshake);
-    }
+) -> Result<Opened<'static>, PeerMisbehaved> {
+    let opened = match limits.rekey {
+        Rekey::InPlace if content == KEY_UPDATE => Opened::KeyUpdate,
+        Rekey::Continue if content == CONTINUE => Opened::Continue,
+        _ => return Err(PeerMisbehaved::Handshake),
+    };
     if number < limits.records_per_update_min {
         return Err(PeerMisbehaved::UpdateTooEarly(number));
     }
-    Ok(())
+    Ok(opened)
 }

@@ -12,7 +12,7 @@ pub enum SealError {
     SlotTooSmall { need: usize, have: usize },
     #[error("seal record: the key's budget of {0} records is used up without an update")]
     BudgetExhausted(u64),
-    #[error("seal record: this direction was closed by an alert already")]
+    #[error("seal record: this direction was closed by an alert or a Continue already")]
     Closed,
     #[error("seal record: the cryptographic library failed")]
     Library,
@@ -51,7 +51,7 @@ pub enum OpenError {
 pub enum PeerMisbehaved {
     #[error("more than {0} records under one key")]
     BudgetExceeded(u64),
-    #[error("a key update after {0} records, sooner than allowed")]
+    #[error("a KeyUpdate or Continue after {0} records, sooner than allowed")]
     UpdateTooEarly(u64),
     #[error("content of {0} bytes, more than {PLAINTEXT_MAX}")]
     TooLong(usize),
@@ -59,10 +59,10 @@ pub enum PeerMisbehaved {
     ContentType(u8),
     #[error("a record of nothing but padding")]
     NoContent,
-    #[error("a handshake message that is not KeyUpdate with update_not_requested")]
+    #[error("a handshake message that is not the KeyUpdate or Continue agreed on for this link")]
     Handshake,
     #[error("an alert that is not two bytes long")]
     Alert,
-    #[error("a record after the alert that closed its direction")]
+    #[error("a record after the alert or Continue that ended its direction")]
     AfterClose,
 }

@@ -10,8 +10,9 @@
 use crate::content::{self, ContentType, KEY_UPDATE};
 use crate::error::{OpenError, PeerMisbehaved, SealError};
 use crate::key::{self, IV_LEN, KEY_LEN_MAX};
-use crate::limits::Limits;
-use crate::open::Opened;
+use crate::limits::{Limits, Rekey};
+use crate::open::{Opened, Unsealer};
+use crate::seal::Sealer;
 use crate::secret::TrafficSecret;
 use kedge_model::Suite;
 use zeroize::Zeroizing;
@@ -86,10 +87,10 @@ impl SealLedger {
         self.at_most = record_number;
     }
 
-    /// Whether a KeyUpdate must be sent before much more is, if our count is right.
+    /// How the key must be changed before much more is sealed, if our count is right.
     #[must_use]
-    pub fn wants_key_update(&self) -> bool {
-        self.limits.wants_key_update(self.at_most)
+    pub fn wants_rekey(&self) -> Option<Rekey> {
+        self.limits.wants_rekey(self.at_most)
     }
 
     /// Whether `records` more fit into the budget. The last number is kept for a message that ends
@@ -120,14 +121,23 @@ impl SealLedger {
         self.at_most
     }
 
-    /// How many key updates there were.
+    /// How many keys there were before the present one.
     #[must_use]
     pub fn key_generation(&self) -> u32 {
         self.generation
     }
 
+    /// What seals the records on the next connection, where the kernel has just sealed
+    /// [`CONTINUE`](Self::CONTINUE) on this one.
+    #[must_use]
+    pub fn into_next(self) -> Sealer {
+        Sealer::of_generation(self.next, self.generation + 1, self.limits)
+    }
+
     /// The record that announces the next key.
     pub const KEY_UPDATE: (ContentType, &[u8]) = (ContentType::Handshake, &KEY_UPDATE);
+    /// The record that announces the next key on another connection.
+    pub const CONTINUE: (ContentType, &[u8]) = (ContentType::Handshake, &content::CONTINUE);
     /// The record that ends a direction cleanly.
     pub const CLOSE_NOTIFY: (ContentType, &[u8]) = (ContentType::Alert, &content::CLOSE_NOTIFY);
     /// The record that says that the workload reset its connection.
@@ -173,7 +183,8 @@ impl OpenLedger {
     }
 
     /// Takes a record that is no application data; `number` is its own, as the kernel counts.
-    /// A [`KeyUpdate`](Opened::KeyUpdate) is to be followed by [`update`](Self::update).
+    /// A [`KeyUpdate`](Opened::KeyUpdate) is to be followed by [`update`](Self::update), a
+    /// [`Continue`](Opened::Continue) by [`into_next`](Self::into_next).
     ///
     /// # Errors
     /// Every error ends the flow, as those of [`Unsealer::open`](crate::Unsealer::open) do.
@@ -186,8 +197,7 @@ impl OpenLedger {
         match ContentType::try_from(content_type) {
             Ok(ContentType::Alert) => content::consume_alert(bytes),
             Ok(ContentType::Handshake) => {
-                content::consume_key_update(bytes, number, &self.limits)?;
-                Ok(Opened::KeyUpdate)
+                Ok(content::consume_handshake(bytes, number, &self.limits)?)
             }
             _ => Err(PeerMisbehaved::ContentType(content_type).into()),
         }
@@ -202,13 +212,19 @@ impl OpenLedger {
         key
     }
 
+    /// What opens the records on the next connection, after the peer's Continue.
+    #[must_use]
+    pub fn into_next(self) -> Unsealer {
+        Unsealer::of_generation(self.next, self.generation + 1, self.limits)
+    }
+
     /// At least the number of the next record under the present key.
     #[must_use]
     pub fn record_number(&self) -> u64 {
         self.at_most
     }
 
-    /// How many key updates there were.
+    /// How many keys there were before the present one.
     #[must_use]
     pub fn key_generation(&self) -> u32 {
         self.generation

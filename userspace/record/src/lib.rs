@@ -33,7 +33,7 @@ pub use error::{FrameError, OpenError, PeerMisbehaved, SealError};
 pub use frame::{deframe, missing};
 pub use hkdf::{Hash, expand_label, expand_label_from};
 pub use kernel::{DirectionKey, OpenLedger, SealLedger};
-pub use limits::{HEADER_LEN, Limits, OVERHEAD, PLAINTEXT_MAX};
+pub use limits::{HEADER_LEN, Limits, OVERHEAD, PLAINTEXT_MAX, Rekey};
 pub use open::{Opened, Unsealer};
 pub use seal::Sealer;
 pub use secret::TrafficSecret;

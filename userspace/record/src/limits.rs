@@ -15,7 +15,7 @@ pub const CIPHERTEXT_MIN: usize = 1 + TAG_LEN;
 /// Longest whole record that a peer may send.
 pub const RECORD_MAX: usize = HEADER_LEN + CIPHERTEXT_MAX;
 
-/// Records under one key, the last of which can only be a KeyUpdate or an alert. RFC 8446, 5.5,
+/// Records under one key, the last of which can only be a KeyUpdate, a Continue or an alert. RFC 8446, 5.5,
 /// allows 2^24.5 full-size records for AES-GCM; ChaCha20-Poly1305 bears more, but one number for
 /// all is easier to check and an update costs microseconds.
 pub const RECORDS_PER_KEY_MAX: u64 = 1 << 24;
@@ -35,6 +35,18 @@ pub struct Limits {
     pub update_margin: u64,
     /// Records that a key must have carried before its update is accepted.
     pub records_per_update_min: u64,
+    pub rekey: Rekey,
+}
+
+/// What a direction does at the end of its key's budget; the same for all flows of a link
+/// (docs/protocol.md, "Hello").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rekey {
+    /// A KeyUpdate: the next secret, on the same connection.
+    #[default]
+    InPlace,
+    /// A Continue: the next secret, on another connection.
+    Continue,
 }
 
 #[cfg(feature = "seal-log")]
@@ -46,17 +58,20 @@ impl Limits {
         records_per_key: RECORDS_PER_KEY_MAX,
         update_margin: KEY_UPDATE_MARGIN,
         records_per_update_min: RECORDS_PER_UPDATE_MIN,
+        rekey: Rekey::InPlace,
     };
 
     /// What new directions are held to: the protocol's numbers, in everything but test builds.
     #[cfg(not(feature = "seal-log"))]
-    pub(crate) const fn in_force() -> Self {
+    #[must_use]
+    pub const fn in_force() -> Self {
         Self::PROTOCOL
     }
 
     /// What new directions are held to: the protocol's numbers, unless a test has lowered them.
     #[cfg(feature = "seal-log")]
-    pub(crate) fn in_force() -> Self {
+    #[must_use]
+    pub fn in_force() -> Self {
         LOWERED.get().copied().unwrap_or(Self::PROTOCOL)
     }
 
@@ -66,9 +81,10 @@ impl Limits {
         let _ = LOWERED.set(self);
     }
 
-    /// Whether the key's end is near for a sender whose next record is `number`.
-    pub(crate) fn wants_key_update(&self, number: u64) -> bool {
-        number >= self.records_per_key.saturating_sub(self.update_margin)
+    /// What to do if the key's end is near for a sender whose next record is `number`.
+    pub(crate) fn wants_rekey(&self, number: u64) -> Option<Rekey> {
+        let near = number >= self.records_per_key.saturating_sub(self.update_margin);
+        near.then_some(self.rekey)
     }
 }
 

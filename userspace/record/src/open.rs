@@ -1,6 +1,6 @@
 //! The receiving half of a direction.
 
-use crate::content::{ContentType, consume_alert, consume_key_update};
+use crate::content::{ContentType, consume_alert, consume_handshake};
 use crate::error::{FrameError, OpenError, PeerMisbehaved};
 use crate::frame;
 use crate::kernel::{DirectionKey, OpenLedger};
@@ -28,6 +28,9 @@ pub enum Opened<'r> {
     Reset,
     /// The peer moved to its next key; so have we.
     KeyUpdate,
+    /// The peer goes on under its next key on another connection, and sends no more on this one:
+    /// see [`Unsealer::into_next`].
+    Continue,
 }
 
 impl Unsealer {
@@ -77,11 +80,22 @@ impl Unsealer {
                 consume_alert(content)
             }
             ContentType::Handshake => {
-                consume_key_update(content, number, &self.limits)?;
-                self.update();
-                Ok(Opened::KeyUpdate)
+                let opened = consume_handshake(content, number, &self.limits)?;
+                match opened {
+                    Opened::Continue => self.closed = true,
+                    _ => self.update(),
+                }
+                Ok(opened)
             }
         }
+    }
+
+    /// What opens the records on the next connection, after a [`Continue`](Opened::Continue).
+    #[must_use]
+    pub fn into_next(mut self) -> Self {
+        self.update();
+        self.closed = false;
+        self
     }
 
     /// Gives the key away, at the next record's number: the kernel opens from there.
@@ -92,6 +106,14 @@ impl Unsealer {
         (DirectionKey::of(&self.secret, number), ledger)
     }
 
+    /// Opens from record 0 of a later key on.
+    pub(crate) fn of_generation(secret: TrafficSecret, generation: u32, limits: Limits) -> Self {
+        Self {
+            generation,
+            ..Self::with_limits(secret, limits)
+        }
+    }
+
     /// The number of the next record under the present key.
     #[inline]
     #[must_use]
@@ -99,7 +121,7 @@ impl Unsealer {
         self.key.number()
     }
 
-    /// How many key updates there were.
+    /// How many keys there were before the present one.
     #[must_use]
     pub fn key_generation(&self) -> u32 {
         self.generation

@@ -1,11 +1,11 @@
 //! The sending half of a direction.
 
-use crate::content::{CLOSE_NOTIFY, ContentType, KEY_UPDATE, USER_CANCELED};
+use crate::content::{CLOSE_NOTIFY, CONTINUE, ContentType, KEY_UPDATE, USER_CANCELED};
 use crate::error::SealError;
 use crate::frame;
 use crate::kernel::{DirectionKey, SealLedger};
 use crate::key::RecordKey;
-use crate::limits::{HEADER_LEN, Limits, OVERHEAD, PLAINTEXT_MAX, TAG_LEN};
+use crate::limits::{HEADER_LEN, Limits, OVERHEAD, PLAINTEXT_MAX, Rekey, TAG_LEN};
 use crate::secret::TrafficSecret;
 
 /// Seals the records of one direction under one traffic secret and its successors.
@@ -42,7 +42,7 @@ impl Sealer {
     ///
     /// # Errors
     /// All are the caller's: the slot is too small, the content too long, the budget used up
-    /// (see [`wants_key_update`](Self::wants_key_update)) or the direction closed. Nothing was
+    /// (see [`wants_rekey`](Self::wants_rekey)) or the direction closed. Nothing was
     /// sealed then and no number was used.
     #[inline]
     pub fn seal(
@@ -80,11 +80,11 @@ impl Sealer {
         Ok(len)
     }
 
-    /// Whether a KeyUpdate must be sent before much more is: the budget's end is near.
+    /// How the key must be changed before much more is sealed: the budget's end is near.
     #[inline]
     #[must_use]
-    pub fn wants_key_update(&self) -> bool {
-        self.limits.wants_key_update(self.key.number())
+    pub fn wants_rekey(&self) -> Option<Rekey> {
+        self.limits.wants_rekey(self.key.number())
     }
 
     /// Gives the key away, at the next record's number: the kernel seals from there.
@@ -107,10 +107,28 @@ impl Sealer {
     pub fn seal_key_update(&mut self, slot: &mut [u8]) -> Result<usize, SealError> {
         let next = self.secret.next();
         let len = self.seal_message(ContentType::Handshake, &KEY_UPDATE, slot)?;
-        self.key = RecordKey::new(&next);
-        self.secret = next;
-        self.generation += 1;
+        self.move_to(next);
         Ok(len)
+    }
+
+    /// Seals Continue: the last record on this connection. The rest of the direction is for
+    /// [`into_next`](Self::into_next).
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal).
+    pub fn seal_continue(&mut self, slot: &mut [u8]) -> Result<usize, SealError> {
+        let len = self.seal_message(ContentType::Handshake, &CONTINUE, slot)?;
+        self.closed = true;
+        Ok(len)
+    }
+
+    /// What seals the records on the next connection, after [`seal_continue`](Self::seal_continue).
+    #[must_use]
+    pub fn into_next(mut self) -> Self {
+        let next = self.secret.next();
+        self.move_to(next);
+        self.closed = false;
+        self
     }
 
     /// The number of the next record under the present key.
@@ -120,10 +138,24 @@ impl Sealer {
         self.key.number()
     }
 
-    /// How many key updates there were.
+    /// How many keys there were before the present one.
     #[must_use]
     pub fn key_generation(&self) -> u32 {
         self.generation
+    }
+
+    /// Seals from record 0 of a later key on.
+    pub(crate) fn of_generation(secret: TrafficSecret, generation: u32, limits: Limits) -> Self {
+        Self {
+            generation,
+            ..Self::with_limits(secret, limits)
+        }
+    }
+
+    fn move_to(&mut self, next: TrafficSecret) {
+        self.key = RecordKey::new(&next);
+        self.secret = next;
+        self.generation += 1;
     }
 
     fn seal_message(

@@ -7,13 +7,19 @@ use aws_lc_rs::aead::{Algorithm, UnboundKey};
 use kedge_model::Suite;
 use kedge_record::{
     ContentType, DirectionKey, HEADER_LEN, Limits, OVERHEAD, OpenError, Opened, PeerMisbehaved,
-    SealError, SealLedger, Sealer, TrafficSecret, Unsealer,
+    Rekey, SealError, SealLedger, Sealer, TrafficSecret, Unsealer,
 };
 
 const SHORT: Limits = Limits {
     records_per_key: 8,
     update_margin: 2,
     records_per_update_min: 4,
+    rekey: Rekey::InPlace,
+};
+
+const SHORT_AND_CONTINUED: Limits = Limits {
+    rekey: Rekey::Continue,
+    ..SHORT
 };
 
 fn secret(suite: Suite) -> TrafficSecret {
@@ -104,7 +110,7 @@ fn the_kernel_seals_from_the_very_next_record_on_and_after_each_update() {
                 unsealer.open(&mut record),
                 Ok(Opened::Data(b"the kernel's"))
             );
-            if ledger.wants_key_update() {
+            if ledger.wants_rekey().is_some() {
                 let mut record = kernel.seal(SealLedger::KEY_UPDATE);
                 assert_eq!(unsealer.open(&mut record), Ok(Opened::KeyUpdate));
                 kernel = Kernel::with(ledger.update());
@@ -128,7 +134,7 @@ fn the_kernel_opens_from_the_very_next_record_on_and_after_each_update() {
         let (key, mut ledger) = unsealer.hand_over();
         let mut kernel = Kernel::with(key);
         for _ in 0..20 {
-            if sealer.wants_key_update() {
+            if sealer.wants_rekey().is_some() {
                 let mut slot = [0; 5 + OVERHEAD];
                 sealer.seal_key_update(&mut slot).expect("kept for it");
                 let opened = kernel.open(&slot).expect("authentic");
@@ -152,6 +158,38 @@ fn the_kernel_opens_from_the_very_next_record_on_and_after_each_update() {
     }
 }
 
+/// Each connection begins with a record of ours and goes on with the kernel's, at both ends.
+#[test]
+fn a_direction_that_the_kernel_has_goes_on_elsewhere_under_its_next_key() {
+    for suite in Suite::ALL {
+        let mut sealer = Sealer::with_limits(secret(suite), SHORT_AND_CONTINUED);
+        let mut unsealer = Unsealer::with_limits(secret(suite), SHORT_AND_CONTINUED);
+        for generation in 0..20 {
+            assert_eq!(sealer.key_generation(), generation);
+            assert_eq!(unsealer.key_generation(), generation);
+            let mut record = data(&mut sealer, b"ours");
+            assert_eq!(unsealer.open(&mut record), Ok(Opened::Data(b"ours")));
+            let (sending, mut sent) = sealer.hand_over();
+            let (receiving, received) = unsealer.hand_over();
+            let (mut sending, mut receiving) = (Kernel::with(sending), Kernel::with(receiving));
+            while sent.wants_rekey().is_none() {
+                let record = sending.seal((ContentType::ApplicationData, b"the kernels'"));
+                sent.sealed_at_most(1);
+                let opened = receiving.open(&record);
+                assert_eq!(opened.as_deref(), Some(&b"the kernels'\x17"[..]));
+            }
+            assert_eq!(sent.wants_rekey(), Some(Rekey::Continue));
+            let number = receiving.number;
+            let mark = receiving.open(&sending.seal(SealLedger::CONTINUE));
+            let mark = mark.expect("authentic");
+            let (kind, content) = mark.split_last().expect("a type");
+            let consumed = received.consume(*kind, content, number);
+            assert_eq!(consumed, Ok(Opened::Continue));
+            (sealer, unsealer) = (sent.into_next(), received.into_next());
+        }
+    }
+}
+
 #[test]
 fn a_ledger_holds_both_sides_to_the_budget_and_believes_the_kernels_count() {
     let (_, mut ours) = Sealer::with_limits(secret(Suite::Aes256Gcm), SHORT).hand_over();
@@ -171,7 +209,7 @@ fn a_ledger_holds_both_sides_to_the_budget_and_believes_the_kernels_count() {
 fn control_records_from_the_kernel_are_judged_like_our_own() {
     let (_, ledger) = Unsealer::with_limits(secret(Suite::Aes256Gcm), SHORT).hand_over();
     type Case = (u8, &'static [u8], u64, Result<Opened<'static>, OpenError>);
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         (21, &[1, 0], 9, Ok(Opened::CloseNotify)),
         (21, &[2, 90], 9, Ok(Opened::Reset)),
         (21, &[2, 20], 9, Err(OpenError::PeerAlert(20))),
@@ -185,6 +223,12 @@ fn control_records_from_the_kernel_are_judged_like_our_own() {
         (
             22,
             &[24, 0, 0, 1, 1],
+            9,
+            Err(PeerMisbehaved::Handshake.into()),
+        ),
+        (
+            22,
+            &[240, 0, 0, 0],
             9,
             Err(PeerMisbehaved::Handshake.into()),
         ),

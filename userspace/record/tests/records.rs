@@ -4,7 +4,7 @@ use kedge_model::Suite;
 use kedge_record::limits::RECORD_MAX;
 use kedge_record::{
     ContentType, FrameError, HEADER_LEN, Limits, OVERHEAD, OpenError, Opened, PLAINTEXT_MAX,
-    PeerMisbehaved, SealError, Sealer, TrafficSecret, Unsealer, deframe,
+    PeerMisbehaved, Rekey, SealError, Sealer, TrafficSecret, Unsealer, deframe,
 };
 use proptest::prelude::*;
 
@@ -12,6 +12,12 @@ const SHORT: Limits = Limits {
     records_per_key: 8,
     update_margin: 2,
     records_per_update_min: 4,
+    rekey: Rekey::InPlace,
+};
+
+const SHORT_AND_CONTINUED: Limits = Limits {
+    rekey: Rekey::Continue,
+    ..SHORT
 };
 
 fn secret(suite: Suite) -> TrafficSecret {
@@ -134,7 +140,7 @@ fn a_cut_or_overlong_buffer_is_not_a_record() {
 fn the_sender_wants_an_update_before_its_budget_ends_and_stops_at_the_end() {
     let (mut sealer, mut unsealer) = pair(SHORT);
     for number in 0..7 {
-        assert_eq!(sealer.wants_key_update(), number >= 6);
+        assert_eq!(sealer.wants_rekey().is_some(), number >= 6);
         let mut record = data(&mut sealer, b"x");
         assert_eq!(unsealer.open(&mut record), Ok(Opened::Data(b"x")));
     }
@@ -181,6 +187,72 @@ fn the_receiver_refuses_updates_that_come_too_fast() {
         unsealer.open(&mut slot),
         Err(OpenError::PeerMisbehaved(PeerMisbehaved::UpdateTooEarly(3)))
     );
+}
+
+#[test]
+fn a_direction_goes_on_elsewhere_under_the_key_that_an_update_would_have_begun() {
+    let (mut updated, _) = pair(SHORT);
+    let (mut sealer, mut unsealer) = pair(SHORT_AND_CONTINUED);
+    for generation in 1..=20 {
+        while sealer.wants_rekey().is_none() {
+            data(&mut updated, b"x");
+            let mut record = data(&mut sealer, b"x");
+            assert_eq!(unsealer.open(&mut record), Ok(Opened::Data(b"x")));
+        }
+        updated
+            .seal_key_update(&mut [0; OVERHEAD + 5])
+            .expect("due");
+        let mut slot = [0; OVERHEAD + 4];
+        sealer.seal_continue(&mut slot).expect("due");
+        assert_eq!(unsealer.open(&mut slot), Ok(Opened::Continue));
+        (sealer, unsealer) = (sealer.into_next(), unsealer.into_next());
+        let keys = [sealer.key_generation(), unsealer.key_generation()];
+        assert_eq!(keys, [generation; 2]);
+        let mut record = data(&mut sealer, b"there");
+        assert_eq!(record, data(&mut updated, b"there"));
+        assert_eq!(unsealer.open(&mut record), Ok(Opened::Data(b"there")));
+    }
+}
+
+#[test]
+fn nothing_follows_a_continue_and_none_comes_too_fast() {
+    let (mut sealer, mut unsealer) = pair(SHORT_AND_CONTINUED);
+    let (mut hasty, mut patient) = pair(SHORT_AND_CONTINUED);
+    let mut slot = [0; OVERHEAD + 4];
+    hasty.seal_continue(&mut slot).expect("within the budget");
+    let too_early = PeerMisbehaved::UpdateTooEarly(0);
+    assert_eq!(patient.open(&mut slot), Err(too_early.into()));
+    for _ in 0..4 {
+        let mut record = data(&mut sealer, b"x");
+        assert!(unsealer.open(&mut record).is_ok());
+    }
+    sealer.seal_continue(&mut slot).expect("within the budget");
+    assert_eq!(unsealer.open(&mut slot), Ok(Opened::Continue));
+    let after = seal(&mut sealer, ContentType::ApplicationData, b"x");
+    assert_eq!(after, Err(SealError::Closed));
+    let after = Err(PeerMisbehaved::AfterClose.into());
+    assert_eq!(unsealer.open(&mut slot), after);
+}
+
+#[test]
+fn on_each_link_one_of_key_update_and_continue_is_no_message() {
+    for (limits, other) in [
+        (SHORT, Rekey::Continue),
+        (SHORT_AND_CONTINUED, Rekey::InPlace),
+    ] {
+        let (mut sealer, mut unsealer) = pair(limits);
+        for _ in 0..4 {
+            let mut record = data(&mut sealer, b"x");
+            assert!(unsealer.open(&mut record).is_ok());
+        }
+        let mut slot = [0; OVERHEAD + 5];
+        let len = match other {
+            Rekey::InPlace => sealer.seal_key_update(&mut slot),
+            Rekey::Continue => sealer.seal_continue(&mut slot),
+        };
+        let opened = unsealer.open(&mut slot[..len.expect("within the budget")]);
+        assert_eq!(opened, Err(PeerMisbehaved::Handshake.into()));
+    }
 }
 
 #[test]

@@ -82,7 +82,7 @@ const TRIALS: [Trial; 7] = [
     Trial {
         name: "kTLS: key update",
         purpose: "update keys in place",
-        otherwise: "a flow at the end of its budget needs another way",
+        otherwise: "a direction whose key ends goes on on another TCP connection to the peer",
         run: key_update,
     },
 ];

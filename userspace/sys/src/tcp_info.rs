@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 /// The part of `struct tcp_info` that is of use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpInfo {
+    state: u8,
     /// Questions for room, one after the other, that nobody has answered.
     pub probes: u8,
     /// Packets sent that nobody has acknowledged.
@@ -18,6 +19,7 @@ pub struct TcpInfo {
 }
 
 /// Offsets in `struct tcp_info` (include/uapi/linux/tcp.h), which only ever grows at its end.
+const STATE: usize = 0;
 const PROBES: usize = 3;
 const UNACKED: usize = 24;
 const NOTSENT_BYTES: usize = 144;
@@ -51,12 +53,21 @@ impl TcpInfo {
         let long = |at: usize| u64::from_ne_bytes(*info[at..].first_chunk().expect("inside"));
         let word = |at: usize| u32::from_ne_bytes(*info[at..].first_chunk().expect("inside"));
         Ok(Self {
+            state: info[STATE],
             probes: info[PROBES],
             unacked: word(UNACKED),
             notsent_bytes: word(NOTSENT_BYTES),
             bytes_sent: long(BYTES_SENT),
             bytes_retrans: long(BYTES_RETRANS),
         })
+    }
+
+    /// Whether neither side has ended it.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        /// `TCP_ESTABLISHED` (include/net/tcp_states.h).
+        const ESTABLISHED: u8 = 1;
+        self.state == ESTABLISHED
     }
 
     /// Bytes that were written to the connection since it began.

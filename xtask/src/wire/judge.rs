@@ -42,6 +42,8 @@ pub struct Report {
     pub flows: u64,
     /// Flows of which bytes of the application had left before anything came back.
     pub flows_without_waiting: u64,
+    /// Carriers on which a flow went on.
+    pub continuations: u64,
     /// Carriers that were opened and not used.
     pub unused_carriers: u64,
     pub records: u64,
@@ -128,6 +130,11 @@ impl Report {
                 self.add(records::check_link(&stream.accepted)?);
                 self.links.push(link_seen(stream));
             }
+            Kind::Continuation => {
+                let counts = records::check_continuation(&stream.dialled, &stream.accepted)?;
+                self.add(counts);
+                self.continuations += 1;
+            }
             Kind::Carrier => {
                 let (carried, counts) = records::check_carrier(&stream.dialled)?;
                 self.add(counts);
@@ -201,11 +208,12 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} packets ({neighbourhood} ARP and neighbour discovery): {} links with {} full \
-             handshakes, {} flows, {} records with {} sealed bytes, {} objections",
+             handshakes, {} flows ({} times continued), {} records with {} sealed bytes, {} objections",
             self.packets,
             self.links.len(),
             self.full_handshakes(),
             self.flows,
+            self.continuations,
             self.records,
             self.sealed_bytes,
             self.findings.len()

@@ -1,12 +1,15 @@
 //! What may stand in a stream between two nodes (docs/protocol.md): a link is TLS from its first
 //! byte; a carrier is an opening, a clear header, then records; the accepting side of a carrier
-//! sends records only.
+//! sends records only. A flow that goes on on another carrier begins there with a continuation and
+//! its confirmation.
 
 use super::finding::{Finding, Problem};
 use super::streams::Half;
 
 pub const OPENING_LEN: usize = 43;
 pub const HEADER_LEN: usize = 33;
+pub const CONTINUATION_LEN: usize = 56;
+pub const CONFIRMATION_LEN: usize = 16;
 const RECORD_HEADER_LEN: usize = 5;
 /// RFC 8446, 5.2: 2^14 bytes and at most 256 of padding, type and tag.
 const RECORD_BODY_MAX: usize = 16_384 + 256;
@@ -24,6 +27,7 @@ const SUITES: [u16; 3] = [0x1301, 0x1302, 0x1303];
 pub enum Kind {
     Link,
     Carrier,
+    Continuation,
     /// Opened and never used.
     Silent,
 }
@@ -42,6 +46,7 @@ pub fn kind(dialled: &Half) -> Result<Kind, Finding> {
         None => Ok(Kind::Silent),
         Some(&HANDSHAKE) => Ok(Kind::Link),
         Some(b'O') => Ok(Kind::Carrier),
+        Some(b'C') => Ok(Kind::Continuation),
         Some(_) => Err(dialled.finding(Problem::NotA("link or carrier"), 0)),
     }
 }
@@ -80,6 +85,27 @@ pub fn check_carrier(half: &Half) -> Result<(bool, Counts), Finding> {
     }
     let counts = check_sealed(half, OPENING_LEN + HEADER_LEN)?;
     Ok((true, counts))
+}
+
+/// A carrier on which one direction of a flow goes on, and the other says nothing.
+///
+/// # Errors
+/// The first byte that cannot be at its place.
+pub fn check_continuation(dialled: &Half, accepted: &Half) -> Result<Counts, Finding> {
+    let Some(continuation) = part(dialled, 0, CONTINUATION_LEN, "continuation")? else {
+        return Ok(Counts::default());
+    };
+    part(accepted, 0, CONFIRMATION_LEN, "confirmation")?;
+    let sides = [(dialled, CONTINUATION_LEN), (accepted, CONFIRMATION_LEN)];
+    let [(speaker, start), (silent, end)] = match (&continuation[1..3], continuation[27]) {
+        ([1, 0 | 1], 0) => sides,
+        ([1, 0 | 1], 1) => [sides[1], sides[0]],
+        _ => return Err(dialled.finding(Problem::NotA("continuation"), 0)),
+    };
+    if silent.bytes.len() > end {
+        return Err(silent.finding(Problem::NotA("silent direction"), end));
+    }
+    check_sealed(speaker, start)
 }
 
 /// Where record 0 of a checked carrier ends, and what the application says begins.

@@ -178,6 +178,57 @@ fn a_carrier_is_accepted_and_counted() {
     );
 }
 
+/// The first bytes of both sides of a carrier on which a direction goes on.
+fn continuation(direction: u8) -> [Vec<u8>; 2] {
+    let flow = [b"C\x01\x00".as_slice(), &[7; 16], &[0; 8]].concat();
+    let point = [&[direction][..], &[0; 4], &[0; 8]].concat();
+    [[flow, point, vec![9; 16]].concat(), vec![8; 16]]
+}
+
+fn continued_wire([dialled, accepted]: &[Vec<u8>; 2]) -> Wire {
+    let mut wire = Wire::open();
+    wire.data(DIALLER, 0, dialled).fin(DIALLER, dialled.len());
+    wire.data(ACCEPTOR, 0, accepted)
+        .fin(ACCEPTOR, accepted.len());
+    wire
+}
+
+#[test]
+fn a_flow_that_goes_on_is_accepted_and_counted() {
+    for direction in [0, 1] {
+        let mut both = continuation(direction);
+        both[usize::from(direction)].extend([sealed(), sealed()].concat());
+        let report = continued_wire(&both).judged();
+        report.is_clean().expect("nothing to object to");
+        let counts = (report.flows, report.continuations, report.records);
+        assert_eq!(counts, (0, 1, 2));
+    }
+}
+
+#[test]
+fn what_is_no_continuation_or_speaks_out_of_turn_is_caught() {
+    for direction in [0, 1] {
+        for place in [1, 2, 27] {
+            let mut both = continuation(direction);
+            both[0][place] = 2;
+            let problem = continued_wire(&both).problem();
+            assert_eq!(problem, Problem::NotA("continuation"));
+        }
+        let mut both = continuation(direction);
+        both[usize::from(1 - direction)].extend(sealed());
+        let problem = continued_wire(&both).problem();
+        assert_eq!(problem, Problem::NotA("silent direction"));
+        let mut both = continuation(direction);
+        both[usize::from(direction)].extend(b"GET / HTTP/1.0");
+        let problem = continued_wire(&both).problem();
+        assert_eq!(problem, Problem::NotA("TLS record"));
+        let mut both = continuation(direction);
+        both[1].pop();
+        let problem = continued_wire(&both).problem();
+        assert_eq!(problem, Problem::EndsInside("confirmation"));
+    }
+}
+
 #[test]
 fn a_flow_that_speaks_before_the_answer_is_told_from_one_that_waits() {
     let report = carrier_wire(&carrier()).judged();

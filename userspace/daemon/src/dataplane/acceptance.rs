@@ -3,6 +3,7 @@
 
 use crate::dataplane::buffer::{BUFFER_LEN, Buffer, FRONT};
 use crate::dataplane::classify::{Refused, classify_flight};
+use crate::dataplane::continuation::{Continuing, Untaken};
 use crate::dataplane::delivery::deliver;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Open, Seal};
@@ -16,15 +17,16 @@ use crate::limits::{
     STRANGERS_PER_WORKER,
 };
 use crate::links::{Link, Stranger};
-use kedge_link::wire::{Answer, Header, Opening};
+use kedge_link::wire::{Answer, Continuation, Header, Opening};
 use kedge_link::{Flight, FlightError};
 use kedge_model::{Refusal, canonical};
-use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Sealer, Unsealer, deframe};
+use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Rekey, Sealer, Unsealer, deframe};
 use kedge_sys::socket::{read_now, reset_on_close};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -44,6 +46,8 @@ pub enum Unaccepted {
     UnknownLink(kedge_link::LinkId),
     #[error(transparent)]
     Flight(#[from] FlightError),
+    #[error(transparent)]
+    Continuation(#[from] Untaken),
     #[error("first flight: {0}")]
     Frame(#[from] kedge_record::FrameError),
     #[error("first flight: not complete within 2 s")]
@@ -76,6 +80,8 @@ impl Unaccepted {
             Self::Gone => None,
             Self::UnknownLink(_) => Some(Refusal::UnknownLink),
             Self::Flight(error) => Some(error.refusal()),
+            Self::Continuation(Untaken::NoFlow(_)) => Some(Refusal::UnknownLink),
+            Self::Continuation(Untaken::Refused(error)) => Some(error.refusal()),
             Self::Frame(_) | Self::Slow | Self::TooLong | Self::Silent => Some(Refusal::BadFlight),
             Self::Crowded | Self::TooManyHandshakes => Some(Refusal::OverLimit),
         }
@@ -95,6 +101,9 @@ pub async fn carry(worker: Worker, carrier: TcpStream, from: SocketAddr) {
     match introduce(&worker, &carrier, from, &mut first).await {
         Ok(Introduced::Link(len)) => hand_over(&worker, carrier, from, &first[..len]),
         Ok(Introduced::Carrier(link)) => carry_opened(&worker, &link, carrier, from).await,
+        Ok(Introduced::Continuation(continuation)) => {
+            carry_on(&worker, carrier, from, &continuation);
+        }
         Err(error) => pass_on(&worker, carrier, from, first, &error),
     }
 }
@@ -105,6 +114,8 @@ enum Introduced {
     Link(usize),
     /// A carrier of this link.
     Carrier(Arc<Link>),
+    /// A carrier of a flow that lives here.
+    Continuation(Continuation),
 }
 
 /// Reads who it is. Whoever takes long for that may lose its place to somebody who does not.
@@ -116,15 +127,24 @@ async fn introduce(
 ) -> Result<Introduced, Unaccepted> {
     let source = Source::of(from.ip(), &worker.world.load());
     let mut place = worker.strangers.admit(source).ok_or(Unaccepted::Crowded)?;
-    let len = tokio::select! {
+    tokio::select! {
         biased;
-        read = timeout(STRANGER_TIMEOUT, read_start(carrier, first)) => {
-            read.map_err(|_| Unaccepted::Silent)??
+        read = timeout(STRANGER_TIMEOUT, read_introduction(worker, carrier, first)) => {
+            read.map_err(|_| Unaccepted::Silent)?
         }
-        () = Place::lost(&mut place) => return Err(Unaccepted::Crowded),
-    };
+        () = Place::lost(&mut place) => Err(Unaccepted::Crowded),
+    }
+}
+
+async fn read_introduction(
+    worker: &Worker,
+    carrier: &TcpStream,
+    first: &mut [u8; Opening::LEN],
+) -> Result<Introduced, Unaccepted> {
+    let len = read_start(carrier, first).await?;
     match first[0] {
         TLS_HANDSHAKE => Ok(Introduced::Link(len)),
+        Continuation::KIND => read_continuation(worker, carrier, first).await,
         _ => consume_opening(worker, first).map(Introduced::Carrier),
     }
 }
@@ -137,8 +157,20 @@ pub async fn carry_passed(worker: Worker, passed: Passed) {
     let Ok(carrier) = TcpStream::from_std(passed.carrier) else {
         return;
     };
-    match consume_opening(&worker, &passed.opening) {
-        Ok(link) => carry_opened(&worker, &link, carrier, from).await,
+    let introduced = match passed.opening[0] {
+        Continuation::KIND => {
+            let read = read_continuation(&worker, &carrier, &passed.opening);
+            let read = timeout(STRANGER_TIMEOUT, read).await;
+            read.unwrap_or(Err(Unaccepted::Silent))
+        }
+        _ => consume_opening(&worker, &passed.opening).map(Introduced::Carrier),
+    };
+    match introduced {
+        Ok(Introduced::Carrier(link)) => carry_opened(&worker, &link, carrier, from).await,
+        Ok(Introduced::Continuation(continuation)) => {
+            carry_on(&worker, carrier, from, &continuation);
+        }
+        Ok(Introduced::Link(_)) => unreachable!("a link has no opening"),
         Err(error) => pass_on(&worker, carrier, from, passed.opening, &error),
     }
 }
@@ -150,7 +182,19 @@ async fn carry_opened(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, fro
     }
 }
 
-/// A link that is not ours may be our predecessor's; every other fault is the carrier's own.
+/// Gives a carrier to the flow of ours that goes on there; one that the flow does not take is
+/// closed.
+fn carry_on(worker: &Worker, carrier: TcpStream, from: SocketAddr, continuation: &Continuation) {
+    let taken = match carrier.into_std() {
+        Ok(carrier) => worker.continuations.take(carrier, continuation),
+        Err(_gone) => return,
+    };
+    if let Err(untaken) = taken {
+        report(worker, from, &untaken.into());
+    }
+}
+
+/// A link or flow that is not ours may be our predecessor's; every other fault is the carrier's own.
 fn pass_on(
     worker: &Worker,
     carrier: TcpStream,
@@ -159,7 +203,10 @@ fn pass_on(
     error: &Unaccepted,
 ) {
     match (error, &worker.predecessor) {
-        (Unaccepted::UnknownLink(_), Some(predecessor)) => {
+        (
+            Unaccepted::UnknownLink(_) | Unaccepted::Continuation(Untaken::NoFlow(_)),
+            Some(predecessor),
+        ) => {
             let passed = carrier
                 .into_std()
                 .and_then(|carrier| predecessor.pass(Passed { carrier, opening }));
@@ -171,21 +218,27 @@ fn pass_on(
     }
 }
 
-/// Reads until there is a whole opening, or a first byte that is none. Its bytes are often there
-/// before the runtime knows.
+/// Reads until there is a whole opening, or as much of a continuation, or a first byte of neither.
 async fn read_start(carrier: &TcpStream, first: &mut [u8; Opening::LEN]) -> io::Result<usize> {
     let mut len = 0;
     loop {
-        match read_now(carrier, &mut first[len..]) {
+        len += read_some(carrier, &mut first[len..]).await?;
+        let is_carrier = matches!(first[0], Opening::KIND | Continuation::KIND);
+        if len == Opening::LEN || !is_carrier {
+            return Ok(len);
+        }
+    }
+}
+
+/// At least one byte. They are often there before the runtime knows.
+async fn read_some(carrier: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match read_now(carrier, room) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => len += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 wait_for_more(carrier).await?
             }
-            Err(error) => return Err(error),
-        }
-        if len == Opening::LEN || (len > 0 && first[0] != Opening::KIND) {
-            return Ok(len);
+            read => return read,
         }
     }
 }
@@ -215,6 +268,25 @@ fn hand_over(worker: &Worker, stream: TcpStream, from: SocketAddr, prefix: &[u8]
             &Unaccepted::TooManyHandshakes,
         );
     }
+}
+
+/// The rest of a continuation of ours. Of another daemon's nothing more is read: it goes there.
+async fn read_continuation(
+    worker: &Worker,
+    carrier: &TcpStream,
+    start: &[u8; Opening::LEN],
+) -> Result<Introduced, Unaccepted> {
+    let flow = Continuation::parse_flow(start)?;
+    if !worker.continuations.has(&flow) {
+        return Err(Untaken::NoFlow(flow).into());
+    }
+    let mut bytes = [0; Continuation::LEN];
+    bytes[..Opening::LEN].copy_from_slice(start);
+    let mut len = Opening::LEN;
+    while len < Continuation::LEN {
+        len += read_some(carrier, &mut bytes[len..]).await?;
+    }
+    Ok(Introduced::Continuation(Continuation::parse(&bytes)?))
 }
 
 fn consume_opening(worker: &Worker, first: &[u8; Opening::LEN]) -> Result<Arc<Link>, Unaccepted> {
@@ -307,13 +379,19 @@ async fn accept(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, arrived: 
                 proof: Arc::clone(&link.proof),
                 suite: link.suite,
             };
-            let mut sealer = Sealer::new(arrived.flight.keys.acceptor);
-            let unsealer = Unsealer::new(arrived.flight.keys.opener);
+            let (keys, limits) = (arrived.flight.keys, link.record_limits());
+            let mut sealer = Sealer::with_limits(keys.acceptor, limits);
+            let unsealer = Unsealer::with_limits(keys.opener, limits);
+            let continuing = (link.rekey == Rekey::Continue)
+                .then(|| Rc::new(worker.continuations.enter(keys.continuation)))
+                .map(Continuing::Acceptor);
             let (buffer, range) = seal_answer(worker, &mut sealer, &Answer::Accepted).await;
             let out = Seal::new(sealer, true).with_sealed(buffer, range);
             let back = Open::with_received(unsealer, arrived.buffer, arrived.rest);
-            let records = worker.kernel_records.of(link.suite);
-            let flow = Flow::acceptor(near, carrier, out, back).with_records(records);
+            let records = worker.kernel_records.of(link.suite, link.rekey);
+            let flow = Flow::acceptor(near, carrier, out, back)
+                .with_records(records)
+                .with_continuing(continuing);
             worker.run(flow, FlowInfo::new(parties, carriage), None);
         }
         Err(refused) => deny(worker, link, &carrier, arrived, &refused).await,

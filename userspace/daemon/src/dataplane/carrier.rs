@@ -6,7 +6,7 @@ use crate::links::{Link, dial};
 use crate::world::SharedWorld;
 use kedge_link::LinkId;
 use kedge_link::wire::Opening;
-use kedge_model::Refusal;
+use kedge_model::{NodeName, Refusal};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -62,7 +62,8 @@ impl Carriers {
             });
         }
         let opening = link.opening().map_err(|_| Refusal::LinkFailed)?;
-        let stream = self.connect(link).await.map_err(|_| Refusal::LinkFailed)?;
+        let stream = self.connect(&link.peer).await;
+        let stream = stream.map_err(|_| Refusal::LinkFailed)?;
         Ok(Carrier {
             stream,
             opening: Some(opening),
@@ -110,7 +111,7 @@ impl Carriers {
 
     async fn open(&self, link: &Arc<Link>) -> io::Result<TcpStream> {
         let opening = link.opening().map_err(io::Error::other)?;
-        let stream = self.connect(link).await?;
+        let stream = self.connect(&link.peer).await?;
         // An empty send buffer takes 43 bytes whole.
         match stream.try_write(&opening)? {
             Opening::LEN => Ok(stream),
@@ -118,8 +119,9 @@ impl Carriers {
         }
     }
 
-    async fn connect(&self, link: &Link) -> io::Result<TcpStream> {
-        let mut addresses = self.addresses(link);
+    /// To the peer port of `node`.
+    pub async fn connect(&self, node: &NodeName) -> io::Result<TcpStream> {
+        let mut addresses = self.addresses(node);
         let last = addresses.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
         for address in addresses {
             if let Ok(stream) = dial(address).await {
@@ -129,9 +131,9 @@ impl Carriers {
         dial(last).await
     }
 
-    fn addresses(&self, link: &Link) -> Vec<SocketAddr> {
+    fn addresses(&self, node: &NodeName) -> Vec<SocketAddr> {
         let world = self.world.load();
-        let node = world.directory.node(&link.peer);
+        let node = world.directory.node(node);
         node.map(|node| {
             node.peer_addresses()
                 .map(|address| address.socket_addr())

@@ -4,6 +4,7 @@
 use crate::dataplane::buffer::{Buffer, FRONT, SLOT};
 use crate::dataplane::carrier::Carrier;
 use crate::dataplane::classify::Route;
+use crate::dataplane::continuation::{Continuing, Dial, Redial};
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Open, Seal};
 use crate::dataplane::worker::Worker;
@@ -11,13 +12,15 @@ use crate::fault;
 use crate::limits::PARTING;
 use crate::links::Link;
 use kedge_link::wire::{Answer, Record0};
-use kedge_link::{Handle, NewFlow, ProofKind};
+use kedge_link::{ContinuationKey, Handle, NewFlow, ProofKind};
 use kedge_model::Refusal;
 use kedge_record::{
-    ContentType, HEADER_LEN, OVERHEAD, Opened, PLAINTEXT_MAX, Sealer, Unsealer, deframe,
+    ContentType, HEADER_LEN, OVERHEAD, Opened, PLAINTEXT_MAX, Rekey, Sealer, Unsealer, deframe,
 };
+use kedge_sys::patience::Patience;
 use kedge_sys::socket::read_now;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -29,27 +32,27 @@ pub struct Ready {
     pub link: Arc<Link>,
     carrier: Carrier,
     handles: (Handle, Handle),
+    legs: Patience,
 }
 
-/// Gets a link, both identities proven on it, and a carrier. Nothing of the application has been
-/// read: all of this may fail, or be tried again, without harm.
-pub async fn prepare(worker: &Worker, route: &Route) -> Result<Ready, Refusal> {
+/// Gets a link, both identities proven on it, and a carrier with the client's limits. Nothing of
+/// the application has been read: all of this may fail, or be tried again, without harm.
+pub async fn prepare(worker: &Worker, route: &Route, legs: Patience) -> Result<Ready, Refusal> {
     let link = worker.links.link_to(&route.node).await?;
     let parties = &route.parties;
     let handles = link.prove(&parties.source, &parties.destination).await?;
     let carrier = worker.carriers.take(&link).await?;
+    // One that does not take them has died already, and says so by itself.
+    let _ = legs.tighten(&carrier.stream);
     Ok(Ready {
         link,
         carrier,
         handles,
+        legs,
     })
 }
 
 impl Ready {
-    pub fn carrier(&self) -> &TcpStream {
-        &self.carrier.stream
-    }
-
     /// Seals the first flight, with what the application has sent by now. From here on there is
     /// no second try: a byte that was sealed is delivered at most once. `None`: the application
     /// has reset its connection meanwhile, and nothing is sent.
@@ -74,7 +77,8 @@ impl Ready {
         if fault::is("leak-one-byte") {
             flight.push(b'!');
         }
-        let mut sealer = Sealer::new(keys.opener);
+        let limits = self.link.record_limits();
+        let mut sealer = Sealer::with_limits(keys.opener, limits);
         let mut buffer = worker.pool.take().await;
         let start = FRONT - flight.len();
         buffer[start..FRONT].copy_from_slice(&flight);
@@ -82,11 +86,16 @@ impl Ready {
             return Ok(None);
         };
         let out = Seal::new(sealer, false).with_sealed(buffer, start..FRONT + sealed);
-        let back = Open::awaiting_answer(Unsealer::new(keys.acceptor));
-        let records = worker.kernel_records.of(self.link.suite);
-        let flow = Flow::opener(near, self.carrier.stream, out, back).with_records(records);
+        let back = Open::awaiting_answer(Unsealer::with_limits(keys.acceptor, limits));
+        let records = worker.kernel_records.of(self.link.suite, self.link.rekey);
+        let continuing = (self.link.rekey == Rekey::Continue)
+            .then(|| redial(worker, &self.link, keys.continuation, self.legs));
+        let flow = Flow::opener(near, self.carrier.stream, out, back)
+            .with_records(records)
+            .with_continuing(continuing);
         Ok(Some(flow))
     }
+
     /// Opens a flow without a byte of an application, and says what its answer is. The flow is
     /// then closed in both directions, like that of a client which wants nothing.
     pub async fn knock(self, worker: &Worker, route: &Route) -> Result<(), Refusal> {
@@ -103,6 +112,20 @@ impl Ready {
         spawn_local(part(carrier, Sealer::new(keys.opener)));
         Ok(())
     }
+}
+
+/// Further carriers of a flow go to the same node, whatever becomes of its link.
+fn redial(worker: &Worker, link: &Link, key: ContinuationKey, patience: Patience) -> Continuing {
+    let (carriers, node) = (worker.carriers.clone(), link.peer.clone());
+    let dial: Dial = Box::new(move || {
+        let (carriers, node) = (carriers.clone(), node.clone());
+        Box::pin(async move { carriers.connect(&node).await })
+    });
+    Continuing::Opener(Rc::new(Redial {
+        key,
+        dial,
+        patience,
+    }))
 }
 
 /// Reads the first record, which is the answer.

@@ -200,12 +200,11 @@ async fn open_remote(
     legs: Patience,
     until: Instant,
 ) -> Opened {
-    let prepared = timeout_at(until.into(), first_flight::prepare(worker, route)).await;
+    let prepared = timeout_at(until.into(), first_flight::prepare(worker, route, legs)).await;
     let ready = match prepared.unwrap_or(Err(Refusal::LinkFailed)) {
         Ok(ready) => ready,
         Err(refusal) => return Err((near, refusal.into())),
     };
-    tighten(ready.carrier(), legs);
     // What was allowed when the connection came may have moved, or been forbidden, while a link
     // was made: nothing leaves before the newest snapshot has been asked.
     let world = worker.world.load_full();

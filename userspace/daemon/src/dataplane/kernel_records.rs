@@ -6,12 +6,16 @@ use crate::dataplane::calibration::Costs;
 use crate::dataplane::flow::Records;
 use crate::limits::{BULK_BYTES, WORTH_A_CHANGE};
 use kedge_model::Suite;
+use kedge_record::Rekey;
 use kedge_sys::canary::Canary;
 use std::io;
 
-/// For each suite that was asked for, in that order.
+/// For each suite that was asked for, in that order; and what happens at the end of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelRecords(Vec<Choice>);
+pub struct KernelRecords {
+    choices: Vec<Choice>,
+    rekey: Rekey,
+}
 
 /// Who seals and opens the records of a suite.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +27,10 @@ pub struct Choice {
     pub missing: bool,
 }
 
-/// Without these a flow cannot end as it should, or its key cannot outlive its budget.
-const NEEDED: [&str; 3] = ["kTLS", "kTLS: control records", "kTLS: key update"];
+/// Without these a flow cannot end as it should.
+const NEEDED: [&str; 2] = ["kTLS", "kTLS: control records"];
+/// Without this a flow continues on another carrier when its key ends.
+const KEY_UPDATE: &str = "kTLS: key update";
 
 impl KernelRecords {
     pub fn choose(
@@ -49,16 +55,33 @@ impl KernelRecords {
                 missing,
             }
         };
-        Self(suites.iter().map(choice).collect())
+        let choices: Vec<_> = suites.iter().map(choice).collect();
+        let updates = |canary: &Canary| canary.name == KEY_UPDATE && canary.works;
+        let by_kernel = |choice: &Choice| choice.records != Records::Userspace;
+        let rekey = match choices.iter().any(by_kernel) && !canaries.iter().any(updates) {
+            true => Rekey::Continue,
+            false => Rekey::InPlace,
+        };
+        Self { choices, rekey }
     }
 
-    pub fn of(&self, suite: Suite) -> Records {
-        let choice = self.0.iter().find(|choice| choice.suite == suite);
+    /// What our hellos ask for.
+    pub fn rekey(&self) -> Rekey {
+        self.rekey
+    }
+
+    /// Those of a flow whose link has agreed on `agreed`: with a peer that knows no continuation, a
+    /// key that cannot be updated in place must not go to the kernel.
+    pub fn of(&self, suite: Suite, agreed: Rekey) -> Records {
+        if self.rekey == Rekey::Continue && agreed == Rekey::InPlace {
+            return Records::Userspace;
+        }
+        let choice = self.choices.iter().find(|choice| choice.suite == suite);
         choice.map_or(Records::Userspace, |choice| choice.records)
     }
 
     pub fn choices(&self) -> &[Choice] {
-        &self.0
+        &self.choices
     }
 }
 
@@ -115,13 +138,14 @@ mod tests {
             works: name != silent,
             reason: "seen".to_owned(),
         };
-        NEEDED.into_iter().chain(OF_SUITES).map(canary).collect()
+        let names = NEEDED.into_iter().chain([KEY_UPDATE]).chain(OF_SUITES);
+        names.map(canary).collect()
     }
 
     fn chosen(mode: RecordsMode, silent: &str, bulk: u32, small: u32) -> [Records; 3] {
         let calibrate = |_| Ok(Costs { bulk, small });
         let chosen = KernelRecords::choose(mode, &Suite::ALL, &canaries(silent), calibrate);
-        Suite::ALL.map(|suite| chosen.of(suite))
+        Suite::ALL.map(|suite| chosen.of(suite, chosen.rekey()))
     }
 
     #[test]
@@ -141,14 +165,39 @@ mod tests {
     fn what_was_asked_for_in_vain_is_marked_with_the_reason() {
         let calibrate = |_| Ok(Costs { bulk: 1, small: 1 });
         for (mode, missing) in [(RecordsMode::Kernel, true), (RecordsMode::Auto, false)] {
-            let silent = canaries("kTLS: key update");
+            let silent = canaries("kTLS: control records");
             let chosen = KernelRecords::choose(mode, &[Suite::Aes256Gcm], &silent, calibrate);
             let [choice] = chosen.choices() else {
                 panic!("one suite, one choice")
             };
             assert_eq!(choice.missing, missing);
-            assert_eq!(choice.reason, "kTLS: key update: seen");
+            assert_eq!(choice.reason, "kTLS: control records: seen");
         }
+    }
+
+    #[test]
+    fn a_kernel_without_key_updates_gets_flows_that_continue_and_no_others() {
+        let kernel = |mode, silent| {
+            let calibrate = |_| {
+                Ok(Costs {
+                    bulk: 50,
+                    small: 50,
+                })
+            };
+            KernelRecords::choose(mode, &Suite::ALL, &canaries(silent), calibrate)
+        };
+        let suite = Suite::Aes128Gcm;
+        for mode in [RecordsMode::Kernel, RecordsMode::Auto] {
+            let (old, new) = (kernel(mode, KEY_UPDATE), kernel(mode, "none"));
+            let asked = (old.rekey(), new.rekey());
+            assert_eq!(asked, (Rekey::Continue, Rekey::InPlace));
+            assert_eq!(old.of(suite, Rekey::Continue), Records::AT_ONCE);
+            assert_eq!(old.of(suite, Rekey::InPlace), Records::Userspace);
+            assert_eq!(new.of(suite, Rekey::InPlace), Records::AT_ONCE);
+            assert_eq!(new.of(suite, Rekey::Continue), Records::AT_ONCE);
+        }
+        let unasked = kernel(RecordsMode::Userspace, KEY_UPDATE);
+        assert_eq!(unasked.rekey(), Rekey::InPlace);
     }
 
     #[test]
@@ -178,7 +227,8 @@ mod tests {
         let fails = |_| Err(io::Error::other("it stands still"));
         let all = canaries("none");
         let chosen = KernelRecords::choose(RecordsMode::Auto, &Suite::ALL, &all, fails);
-        assert_eq!(chosen.of(Suite::Aes256Gcm), Records::Userspace);
+        let records = chosen.of(Suite::Aes256Gcm, Rekey::InPlace);
+        assert_eq!(records, Records::Userspace);
         assert_eq!(chosen.choices()[0].reason, "calibrate: it stands still");
     }
 }

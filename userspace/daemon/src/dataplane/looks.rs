@@ -12,6 +12,7 @@ use crate::limits::{LOOK_TICK, LOOK_TIMEOUT};
 use crate::world::World;
 use kedge_capture::Claim;
 use kedge_model::{Refusal, SourceAddr};
+use kedge_sys::patience::Patience;
 use std::future::pending;
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -101,6 +102,6 @@ async fn knock(worker: &Worker, route: &Route) -> Result<(), Refusal> {
             .await
             .map(drop);
     }
-    let ready = first_flight::prepare(worker, route).await?;
+    let ready = first_flight::prepare(worker, route, Patience::OURS).await?;
     ready.knock(worker, route).await
 }

@@ -4,6 +4,7 @@
 //!   captured:  intake ─► classify ─┬─► (same node) ─► delivery ─► flow ─► the other workload
 //!                                  └─► first_flight ─► carrier ─► flow ═══╗ the wire
 //!   carried:   workload ◄─ flow ◄─ delivery ◄─ classify ◄─ acceptance ◄═══╝
+//!   continued: flow ─► continuation ─► another carrier ─► flow
 //!   refused:   intake, flow ─► refusals ─► connect() fails by itself, until a look finds it back
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod buffer;
 pub mod calibration;
 pub mod carrier;
 pub mod classify;
+pub mod continuation;
 pub mod delivery;
 pub mod first_flight;
 pub mod flow;

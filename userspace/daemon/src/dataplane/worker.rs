@@ -3,6 +3,7 @@
 use crate::dataplane::buffer::{Pipes, Pool};
 use crate::dataplane::carrier::Carriers;
 use crate::dataplane::classify::Refused;
+use crate::dataplane::continuation::Continuations;
 use crate::dataplane::delivery::SourceAddresses;
 use crate::dataplane::flow::Flow;
 use crate::dataplane::half::{Broken, Turn};
@@ -58,6 +59,8 @@ pub struct Equipment {
     pub passed: mpsc::Receiver<Passed>,
     pub flows_max: usize,
     pub kernel_records: KernelRecords,
+    /// One for all workers.
+    pub continuations: Continuations,
 }
 
 /// A handle for the tasks of one worker.
@@ -78,6 +81,7 @@ pub struct Shared {
     pub pool: Pool,
     pub pipes: Pipes,
     pub kernel_records: KernelRecords,
+    pub continuations: Continuations,
     pub carriers: Carriers,
     pub strangers: Doorstep,
     pub predecessor: Option<PassOn>,
@@ -124,6 +128,7 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             pool: Pool::default(),
             pipes: Pipes::default(),
             kernel_records: equipment.kernel_records,
+            continuations: equipment.continuations,
             predecessor: equipment.predecessor,
             strangers: Doorstep::new(STRANGERS_PER_WORKER),
             opening: Shares::of(OPENING_PER_WORKER),

@@ -10,6 +10,7 @@ use kedge_link::{
     Outbound, PendingFlow, Role,
 };
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite};
+use kedge_record::{Limits, Rekey};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
@@ -46,6 +47,8 @@ pub struct Link {
     pub group: String,
     pub tls_suite: Suite,
     pub suite: Suite,
+    /// What flows do at the end of a key.
+    pub rekey: Rekey,
     pub handshake_bytes: u64,
     pub established_at: Instant,
     pub established_time: SystemTime,
@@ -80,6 +83,7 @@ impl Link {
             group: established.group,
             tls_suite: established.tls_suite,
             suite: established.flow_suite,
+            rekey: established.rekey,
             handshake_bytes: established.bytes_sent + established.bytes_received,
             established_at: Instant::now(),
             established_time: SystemTime::now(),
@@ -92,6 +96,14 @@ impl Link {
             draining: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             flows_accepted: AtomicU64::new(0),
+        }
+    }
+
+    /// The budgets of its flows' keys.
+    pub fn record_limits(&self) -> Limits {
+        Limits {
+            rekey: self.rekey,
+            ..Limits::in_force()
         }
     }
 

@@ -11,6 +11,7 @@ use crate::world::SharedWorld;
 use kedge_identity::{NodeSvid, Trust};
 use kedge_link::{ClientStart, InstanceId, LinkConfig, LinkError, LinkId, Role, Session, Start};
 use kedge_model::{NodeAddr, NodeName, SpiffeId, Suite};
+use kedge_record::Rekey;
 use kedge_sys::socket::Dial;
 use rand::random;
 use rustls_pki_types::UnixTime;
@@ -43,6 +44,7 @@ pub struct Manager {
     world: SharedWorld,
     events: Events,
     suites: Vec<Suite>,
+    rekey: Rekey,
     instance: InstanceId,
     svid: NodeSvid,
     config: Arc<LinkConfig>,
@@ -65,10 +67,11 @@ impl Manager {
     pub fn new(
         (links, world, events): (Arc<Links>, SharedWorld, Events),
         svid: NodeSvid,
-        suites: Vec<Suite>,
+        (suites, rekey): (Vec<Suite>, Rekey),
     ) -> Result<Self, LinkError> {
         let instance = InstanceId(random());
-        let config = LinkConfig::new(&svid, &suites, instance)?.trusting(links.proofs.trust());
+        let config = LinkConfig::new(&svid, &suites, instance)?.rekeying(rekey);
+        let config = config.trusting(links.proofs.trust());
         Ok(Self {
             links,
             world,
@@ -77,6 +80,7 @@ impl Manager {
             svid,
             config: Arc::new(config),
             suites,
+            rekey,
             instance,
             dials: HashMap::new(),
             attempts: JoinSet::new(),
@@ -247,7 +251,7 @@ impl Manager {
     }
 
     fn link_config(&self, svid: &NodeSvid) -> Result<LinkConfig, LinkError> {
-        let config = LinkConfig::new(svid, &self.suites, self.instance)?;
+        let config = LinkConfig::new(svid, &self.suites, self.instance)?.rekeying(self.rekey);
         Ok(config.trusting(self.links.proofs.trust()))
     }
 

@@ -50,6 +50,7 @@ impl Session {
             tls_suite: Suite::try_from(negotiated.tls_suite)
                 .expect("only kedge's suites are in the provider"),
             flow_suite,
+            rekey: agreement::rekey(ours, theirs),
             bytes_sent: self.bytes_sent,
             bytes_received: self.bytes_received,
             outbound: Outbound::new(link_id, self.role, flow_suite, our_secrets, now),

@@ -68,6 +68,7 @@ pub fn hello() -> Hello {
         random: [1; 32],
         renews: None,
         successor_of: None,
+        rekey: None,
     }
 }
 

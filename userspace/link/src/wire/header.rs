@@ -1,6 +1,6 @@
 //! The clear header in front of a flow's first flight.
 
-use crate::wire::{LinkId, Role, VERSION, WireError};
+use crate::wire::{FlowName, LinkId, Role, VERSION, WireError};
 use kedge_model::Suite;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -32,6 +32,16 @@ struct Layout {
 impl Header {
     pub const KIND: u8 = b'H';
     pub const LEN: usize = 33;
+
+    /// What the flow is called from now on.
+    #[must_use]
+    pub fn flow(&self) -> FlowName {
+        FlowName {
+            link_id: self.link_id,
+            role: self.role,
+            number: self.number,
+        }
+    }
 
     #[must_use]
     pub fn encode(&self) -> [u8; Self::LEN] {

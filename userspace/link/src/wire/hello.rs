@@ -1,8 +1,9 @@
 //! The hello frame: all that a side offers.
 
 use crate::limits::OFFERS_MAX;
-use crate::wire::tlv::{Field, Fields, once, put, required};
+use crate::wire::tlv::{Field, Fields, once, put, put_optional, required};
 use crate::wire::{InstanceId, LinkId, WireError};
+use kedge_record::Rekey;
 
 const WHAT: &str = "hello";
 const VERSIONS: u16 = 1;
@@ -13,6 +14,7 @@ const INSTANCE: u16 = 5;
 const RANDOM: u16 = 6;
 const RENEWS: u16 = 7;
 const SUCCESSOR_OF: u16 = 8;
+const REKEY: u16 = 9;
 
 /// What each side offers, in its order of preference, and who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Hello {
     pub renews: Option<LinkId>,
     /// The instance of the same node that this daemon takes over from, if any.
     pub successor_of: Option<InstanceId>,
+    /// What this side's flows need; `None`: it knows no continuation.
+    pub rekey: Option<Rekey>,
 }
 
 impl Hello {
@@ -46,12 +50,16 @@ impl Hello {
         if let Some(instance) = self.successor_of {
             put(out, SUCCESSOR_OF, &instance.0);
         }
+        if let Some(rekey) = self.rekey {
+            put_optional(out, REKEY, &[u8::from(rekey == Rekey::Continue)]);
+        }
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let (mut versions, mut groups, mut tls_suites, mut record_suites) =
             (None, None, None, None);
         let (mut instance, mut random, mut renews, mut successor_of) = (None, None, None, None);
+        let mut rekey = None;
         for field in Fields::of(WHAT, bytes) {
             let field = field?;
             let n = field.number;
@@ -66,6 +74,7 @@ impl Hello {
                 SUCCESSOR_OF => {
                     once(&mut successor_of, WHAT, n, InstanceId(field.array(WHAT)?))?;
                 }
+                REKEY => once(&mut rekey, WHAT, n, parse_rekey(field)?)?,
                 _ => field.skip(WHAT)?,
             }
         }
@@ -78,7 +87,19 @@ impl Hello {
             random: required(random, WHAT, RANDOM)?,
             renews,
             successor_of,
+            rekey,
         })
+    }
+}
+
+fn parse_rekey(field: Field<'_>) -> Result<Rekey, WireError> {
+    match field.array(WHAT)? {
+        [0] => Ok(Rekey::InPlace),
+        [1] => Ok(Rekey::Continue),
+        [found] => Err(WireError::Value {
+            what: "hello rekey",
+            found: found.into(),
+        }),
     }
 }
 

@@ -4,6 +4,17 @@
 use aws_lc_rs::{aead, digest, hmac};
 use kedge_model::Suite;
 
+pub const APPLICATION_DATA: u8 = 23;
+pub const ALERT: u8 = 21;
+pub const HANDSHAKE: u8 = 22;
+/// RFC 8446, 4.6.3: a KeyUpdate that asks for none back.
+pub const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+/// The direction goes on on another connection.
+pub const CONTINUE: [u8; 4] = [240, 0, 0, 0];
+
+/// Content and inner type, as they were sealed.
+pub type Sealed = (Vec<u8>, u8);
+
 pub fn hmac_of(hash: hmac::Algorithm, key: &[u8], data: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hash, key), data)
         .as_ref()
@@ -99,4 +110,37 @@ pub fn opener_secret(master: &[u8], opener: u8) -> (Vec<u8>, Vec<u8>) {
 pub fn context(header: &[u8], record_0: &[u8]) -> Vec<u8> {
     let hashed = digest::digest(&digest::SHA384, &[header, record_0].concat());
     hashed.as_ref().to_vec()
+}
+
+/// All whole records of one connection, numbered from 0 under `secret` and, after a key update, its
+/// successor.
+pub fn read_records(suite: Suite, secret: &[u8], mut bytes: &[u8]) -> Vec<Sealed> {
+    let (mut secret, mut number) = (secret.to_vec(), 0);
+    let mut sealed: Vec<Sealed> = Vec::new();
+    while let Some((record, rest)) = split_record(bytes) {
+        let ended = sealed.last().is_some_and(|last| last.0 == CONTINUE);
+        assert!(!ended, "a record after Continue");
+        let opened = open(suite, &secret, number, record);
+        let opened = opened.unwrap_or_else(|| panic!("record {number} does not open"));
+        number += 1;
+        if opened == (KEY_UPDATE.to_vec(), HANDSHAKE) {
+            secret = next_secret(suite, &secret);
+            number = 0;
+        }
+        sealed.push(opened);
+        bytes = rest;
+    }
+    sealed
+}
+
+/// The secret after a KeyUpdate or a Continue.
+pub fn next_secret(suite: Suite, secret: &[u8]) -> Vec<u8> {
+    let parts = parts(suite);
+    expand(parts.hash, secret, "traffic upd", b"", parts.secret_len)
+}
+
+pub fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let header = bytes.first_chunk::<5>()?;
+    let len = usize::from(u16::from_be_bytes([header[3], header[4]]));
+    bytes.split_at_checked(5 + len)
 }

@@ -1,6 +1,6 @@
 //! Plaintext between two workloads of this node.
 
-use super::{Broken, Pending, Turn, poll_buffer, poll_read, shutdown};
+use super::{Broken, Over, Pending, Turn, poll_buffer, poll_read, shutdown};
 use crate::dataplane::buffer::BUFFER_LEN;
 use crate::limits::TURNS_PER_POLL;
 use std::task::{Context, Poll, ready};
@@ -23,7 +23,7 @@ impl Copy {
         from: &TcpStream,
         to: &TcpStream,
         turn: &Turn<'_>,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<Over, Broken>> {
         for _ in 0..TURNS_PER_POLL {
             if let Some(pending) = &mut self.pending {
                 ready!(pending.poll_write(cx, to)).map_err(Broken::Plain)?;
@@ -34,7 +34,7 @@ impl Copy {
                 .map_err(Broken::Plain)?;
             if taken == 0 {
                 shutdown(to).map_err(Broken::Plain)?;
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(Over::Ended));
             }
             self.pending = Some(Pending {
                 buffer,

@@ -1,6 +1,6 @@
 //! Records that the kernel opens into plaintext for a workload.
 
-use super::{Broken, Ending, Turn, poll_io, shutdown};
+use super::{Broken, Ending, Over, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::limits::TURNS_PER_POLL;
@@ -61,7 +61,7 @@ impl KernelOpen {
         from: &TcpStream,
         to: &TcpStream,
         turn: &Turn<'_>,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<Over, Broken>> {
         for _ in 0..TURNS_PER_POLL {
             let drained = self.poll_drain(cx, to).map_err(Broken::Plain)?;
             // A reset waits for no reader.
@@ -73,8 +73,9 @@ impl KernelOpen {
                 Some(Ending::Reset) => return Poll::Ready(Err(Broken::ResetByPeer)),
                 Some(Ending::Clean) => {
                     shutdown(to).map_err(Broken::Plain)?;
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(Over::Ended));
                 }
+                Some(Ending::Continues) => return Poll::Ready(Ok(Over::Continues)),
             }
             match ready!(self.poll_next(cx, from, turn))? {
                 Next::Data(bytes) => {
@@ -147,9 +148,19 @@ impl KernelOpen {
                 let key = self.ledger.update();
                 update(from, Direction::Receive, &key)?;
             }
+            Opened::Continue => {
+                self.ledger.correct(number);
+                self.ending = Some(Ending::Continues);
+            }
             Opened::Data(_) => {}
         }
         Ok(())
+    }
+
+    /// After a Continue: what opens the next carrier's records, and the number of that record.
+    pub fn into_next(self) -> (Unsealer, u64) {
+        let last_record = self.ledger.record_number();
+        (self.ledger.into_next(), last_record)
     }
 
     fn number(&self, from: &TcpStream) -> Result<u64, Broken> {

@@ -1,10 +1,10 @@
 //! Plaintext of a workload into records that the kernel seals.
 
-use super::{Broken, Turn, poll_io, shutdown};
+use super::{Broken, Over, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::limits::{PIPE_BYTES, SEND_SETTLE, TURNS_PER_POLL};
-use kedge_record::{OVERHEAD, SealLedger, Sealer};
+use kedge_record::{OVERHEAD, Rekey, SealLedger, Sealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
 use kedge_sys::pipe::Pipe;
 use kedge_sys::tcp_info::TcpInfo;
@@ -89,7 +89,7 @@ impl KernelSeal {
         from: &TcpStream,
         to: &TcpStream,
         turn: &Turn<'_>,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<Over, Broken>> {
         for _ in 0..TURNS_PER_POLL {
             ready!(self.poll_drain(cx, to))?;
             match &mut self.end {
@@ -100,9 +100,11 @@ impl KernelSeal {
                     self.end = End::Settling(None);
                     continue;
                 }
-                End::Settling(_) => return self.poll_settle(cx, to),
+                End::Settling(_) => return self.poll_settle(cx, to).map_ok(|()| Over::Ended),
             }
-            ready!(self.poll_update(cx, to))?;
+            if ready!(self.poll_rekey(cx, to))? == Some(Rekey::Continue) {
+                return Poll::Ready(Ok(Over::Continues));
+            }
             let taken = ready!(self.poll_fill(cx, from, turn))?;
             if taken == 0 {
                 self.end = End::Due;
@@ -158,21 +160,40 @@ impl KernelSeal {
         Poll::Ready(taken.map_err(Broken::Plain))
     }
 
-    /// Before the budget ends, as the kernel itself counts.
-    fn poll_update(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Broken>> {
-        if !self.ledger.wants_key_update() {
-            return Poll::Ready(Ok(()));
+    /// Before the budget ends, as the kernel itself counts; says what has been done.
+    fn poll_rekey(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &TcpStream,
+    ) -> Poll<Result<Option<Rekey>, Broken>> {
+        if self.ledger.wants_rekey().is_none() {
+            return Poll::Ready(Ok(None));
         }
         self.ledger.correct(self.number(to)?);
-        if self.ledger.wants_key_update() {
-            let (kind, content) = SealLedger::KEY_UPDATE;
-            ready!(self.poll_control(cx, to, kind as u8, content))?;
-            self.sent.records += self.number(to)? - self.sent.first;
-            self.sent.first = 0;
-            let key = self.ledger.update();
-            update(to, Direction::Send, &key)?;
+        let rekey = self.ledger.wants_rekey();
+        match rekey {
+            None => {}
+            Some(Rekey::InPlace) => {
+                let (kind, content) = SealLedger::KEY_UPDATE;
+                ready!(self.poll_control(cx, to, kind as u8, content))?;
+                self.sent.records += self.number(to)? - self.sent.first;
+                self.sent.first = 0;
+                let key = self.ledger.update();
+                update(to, Direction::Send, &key)?;
+            }
+            Some(Rekey::Continue) => {
+                let (kind, content) = SealLedger::CONTINUE;
+                ready!(self.poll_control(cx, to, kind as u8, content))?;
+                self.ledger.correct(self.number(to)?);
+            }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(rekey))
+    }
+
+    /// After a Continue: what is left of this half, and the number of that record.
+    pub fn into_next(self) -> (Sealer, bool, u64) {
+        let last_record = self.ledger.record_number() - 1;
+        (self.ledger.into_next(), self.fin, last_record)
     }
 
     /// Whether the budget allows the records of one drain. Our own count is too high as a rule.

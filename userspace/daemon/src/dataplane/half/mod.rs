@@ -16,6 +16,7 @@ pub use open::Open;
 pub use seal::Seal;
 
 use crate::dataplane::buffer::{Buffer, Pipes, Pool};
+use crate::dataplane::continuation::Stopped;
 use crate::dataplane::registry::Meter;
 use kedge_api::Versions;
 use kedge_model::Refusal;
@@ -51,6 +52,8 @@ pub enum Broken {
     BadAnswer,
     #[error("kernel records")]
     Kernel(#[source] io::Error),
+    #[error("continue on another carrier")]
+    Continue(#[from] Stopped),
     #[error("open record: {0}")]
     Open(#[from] OpenError),
     #[error("seal record: {0}")]
@@ -72,11 +75,21 @@ pub struct Turn<'a> {
     pub now_s: u64,
 }
 
+/// How a half has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// The direction has ended cleanly.
+    Ended,
+    /// It goes on on another carrier.
+    Continues,
+}
+
 /// How the peer's direction ends, once what came before is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Clean,
     Reset,
+    Continues,
 }
 
 /// Bytes of a buffer that wait to be written.

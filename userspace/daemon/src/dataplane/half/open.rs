@@ -1,11 +1,11 @@
 //! Records on a carrier into plaintext for a workload.
 
-use super::{Broken, Ending, Turn, poll_buffer, poll_io, poll_read, shutdown};
+use super::{Broken, Ending, Over, Turn, poll_buffer, poll_io, poll_read, shutdown};
 use crate::dataplane::buffer::{BUFFER_LEN, Buffer, SLOT};
 use crate::fault;
 use crate::limits::TURNS_PER_POLL;
 use kedge_link::wire::Answer;
-use kedge_record::{HEADER_LEN, Opened, Unsealer, deframe, missing};
+use kedge_record::{HEADER_LEN, OpenError, Opened, PeerMisbehaved, Unsealer, deframe, missing};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
@@ -107,11 +107,16 @@ impl Open {
     pub fn with_received(unsealer: Unsealer, buffer: Buffer, sealed: Range<usize>) -> Self {
         let held = (!sealed.is_empty()).then(|| Held::new(buffer, sealed));
         Self {
-            unsealer,
-            answered: true,
             held,
-            ending: None,
-            to_boundary: false,
+            ..Self::continuing(unsealer)
+        }
+    }
+
+    /// Either side, from the first record of a later carrier on.
+    pub fn continuing(unsealer: Unsealer) -> Self {
+        Self {
+            answered: true,
+            ..Self::awaiting_answer(unsealer)
         }
     }
 
@@ -143,7 +148,7 @@ impl Open {
         from: &TcpStream,
         to: &TcpStream,
         turn: &Turn<'_>,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<Over, Broken>> {
         for _ in 0..TURNS_PER_POLL {
             if let Some(held) = &mut self.held {
                 let written = held.poll_write(cx, to).map_err(Broken::Plain)?;
@@ -158,7 +163,10 @@ impl Open {
                 Some(Ending::Clean) => {
                     self.held = None;
                     shutdown(to).map_err(Broken::Plain)?;
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(Over::Ended));
+                }
+                Some(Ending::Continues) => {
+                    return Poll::Ready(self.stop().map(|()| Over::Continues));
                 }
             }
             if !self.open_batch(turn)? {
@@ -173,6 +181,16 @@ impl Open {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Nothing may come behind a Continue.
+    fn stop(&mut self) -> Result<(), Broken> {
+        match self.held.take() {
+            Some(held) if !held.sealed.is_empty() => {
+                Err(OpenError::from(PeerMisbehaved::AfterClose).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Opens the complete records that are there, up to a batch; false when there is none.
@@ -206,6 +224,7 @@ impl Open {
                 Opened::CloseNotify => self.ending = Some(Ending::Clean),
                 Opened::Reset => self.ending = Some(Ending::Reset),
                 Opened::KeyUpdate => {}
+                Opened::Continue => self.ending = Some(Ending::Continues),
             }
         }
         let (number, generation) = (

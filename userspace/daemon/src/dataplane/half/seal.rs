@@ -1,10 +1,10 @@
 //! Plaintext of a workload into records on a carrier.
 
-use super::{Broken, Pending, Turn, poll_buffer, poll_read, shutdown};
+use super::{Broken, Over, Pending, Turn, poll_buffer, poll_read, shutdown};
 use crate::dataplane::buffer::{Buffer, FRONT, SLOT};
 use crate::fault;
 use crate::limits::{RECORDS_PER_BUFFER, TURNS_PER_POLL};
-use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, PLAINTEXT_MAX, Sealer};
+use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, PLAINTEXT_MAX, Rekey, Sealer};
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
@@ -21,7 +21,8 @@ pub struct Seal {
     /// acceptor does that: the side that sends FIN first keeps TIME_WAIT, and that must not use
     /// up an opener's ports.
     fin: bool,
-    ending: bool,
+    /// The last record is sealed, and this is what it says.
+    ending: Option<Over>,
 }
 
 impl Seal {
@@ -30,7 +31,7 @@ impl Seal {
             sealer,
             pending: None,
             fin,
-            ending: false,
+            ending: None,
         }
     }
 
@@ -46,7 +47,7 @@ impl Seal {
 
     /// Whether everything that was sealed has been written, and more is to come.
     pub fn is_at_rest(&self) -> bool {
-        self.is_written() && !self.ending
+        self.is_written() && self.ending.is_none()
     }
 
     /// The sealer, and whether FIN follows close_notify.
@@ -60,19 +61,28 @@ impl Seal {
         from: &TcpStream,
         to: &TcpStream,
         turn: &Turn<'_>,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<Over, Broken>> {
         for _ in 0..TURNS_PER_POLL {
             if let Some(pending) = &mut self.pending {
                 ready!(pending.poll_write(cx, to)).map_err(Broken::Carrier)?;
                 self.pending = None;
                 fault::point("records-written");
             }
-            if self.ending {
-                fault::point("close-written");
-                if self.fin {
-                    shutdown(to).map_err(Broken::Carrier)?;
+            match self.ending {
+                None => {}
+                Some(Over::Continues) => return Poll::Ready(Ok(Over::Continues)),
+                Some(Over::Ended) => {
+                    fault::point("close-written");
+                    if self.fin {
+                        shutdown(to).map_err(Broken::Carrier)?;
+                    }
+                    return Poll::Ready(Ok(Over::Ended));
                 }
-                return Poll::Ready(Ok(()));
+            }
+            if self.sealer.wants_rekey() == Some(Rekey::Continue) {
+                let buffer = ready!(turn.pool.poll_take(cx)).map_err(Broken::Carrier)?;
+                self.seal_continue(buffer)?;
+                continue;
             }
             let mut buffer = ready!(poll_buffer(cx, from, turn.pool)).map_err(Broken::Plain)?;
             let taken = ready!(poll_read(
@@ -93,12 +103,12 @@ impl Seal {
     /// Seals what was read, or the end of it, in place.
     fn seal(&mut self, mut buffer: Buffer, taken: usize) -> Result<(), Broken> {
         let mut range = FRONT..FRONT;
-        if self.sealer.wants_key_update() {
+        if self.sealer.wants_rekey() == Some(Rekey::InPlace) {
             range.start = self.seal_key_update(&mut buffer)?;
         }
         if taken == 0 {
             range.end += self.sealer.seal_close_notify(&mut buffer[FRONT..])?;
-            self.ending = true;
+            self.ending = Some(Over::Ended);
         }
         let mut left = taken;
         while left > 0 {
@@ -108,6 +118,15 @@ impl Seal {
             left -= len;
         }
         self.pending = Some(Pending { buffer, range });
+        Ok(())
+    }
+
+    /// Seals the last record of this carrier.
+    fn seal_continue(&mut self, mut buffer: Buffer) -> Result<(), Broken> {
+        let len = self.sealer.seal_continue(&mut buffer)?;
+        let range = 0..len;
+        self.pending = Some(Pending { buffer, range });
+        self.ending = Some(Over::Continues);
         Ok(())
     }
 

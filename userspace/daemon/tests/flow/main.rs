@@ -6,196 +6,30 @@
 //! ```
 //! Both flows are real, with keys as a link would give them; only capture and delivery are
 //! replaced by plain sockets. Each test is played on every path: in every suite, with records of
-//! our own and, where this kernel has TLS, with the kernel's (`cargo xtask vm test`).
+//! our own and, where this kernel has TLS, with the kernel's (`cargo xtask vm test`); and on flows
+//! that go on on other carriers after a few records each.
 
-use kedge_daemon::dataplane::buffer::{FRONT, Pipes, Pool};
+mod continued;
+mod stage;
+
+use kedge_daemon::dataplane::buffer::Pool;
 use kedge_daemon::dataplane::calibration::calibrate;
 use kedge_daemon::dataplane::flow::{Flow, Records};
-use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
-use kedge_daemon::dataplane::registry::Meter;
+use kedge_daemon::dataplane::half::{Broken, Open, Seal};
 use kedge_link::wire::Answer;
 use kedge_model::{Refusal, Suite};
-use kedge_record::{ContentType, HEADER_LEN, Limits, OVERHEAD, Sealer, TrafficSecret, Unsealer};
-use kedge_sys::canary::{self, Canary};
+use kedge_record::{Limits, Rekey};
 use kedge_sys::socket::reset_on_close;
-use std::future::poll_fn;
+use stage::{
+    Ends, Path, Peer, drive, ends, ends_with, kernel_has, pair, paths, pattern, read_all, run,
+    run_on, sings, transfer,
+};
 use std::io::ErrorKind;
-use std::rc::Rc;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
-
-type Ended = JoinHandle<Result<(), Broken>>;
-type Driven = (Ended, Rc<Meter>);
-
-/// Both workloads, and how both flows end.
-struct Ends {
-    client: TcpStream,
-    server: TcpStream,
-    opener: Ended,
-    acceptor: Ended,
-    pool: Pool,
-    meters: [Rc<Meter>; 2],
-}
-
-impl Ends {
-    /// Once bytes have gone both ways: they went on the path that the test is about.
-    fn took(&self, path: Path) {
-        let kernel = path.records != Records::Userspace;
-        for meter in &self.meters {
-            assert_eq!(meter.sent_by_kernel.load(Relaxed), kernel, "{path:?}");
-            assert_eq!(meter.received_by_kernel.load(Relaxed), kernel, "{path:?}");
-        }
-    }
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
-    let address = listener.local_addr().expect("bound");
-    let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (dialled.expect("connect"), accepted.expect("accept").0)
-}
-
-/// How the flows of a test carry their bytes.
-#[derive(Clone, Copy, Debug)]
-struct Path {
-    records: Records,
-    suite: Suite,
-}
-
-/// All that there are on this kernel.
-fn paths() -> Vec<Path> {
-    let kernel = Suite::ALL.into_iter().filter(|suite| kernel_has(*suite));
-    let kernel = kernel.map(|suite| (Records::AT_ONCE, suite));
-    let ours = Suite::ALL.map(|suite| (Records::Userspace, suite));
-    let all = ours.into_iter().chain(kernel);
-    all.map(|(records, suite)| Path { records, suite })
-        .collect()
-}
-
-fn kernel_has(suite: Suite) -> bool {
-    sings(match suite {
-        Suite::Aes128Gcm => "kTLS: AES-128-GCM",
-        Suite::Aes256Gcm => "kTLS: AES-256-GCM",
-        Suite::ChaCha20Poly1305 => "kTLS: ChaCha20-Poly1305",
-    })
-}
-
-fn sings(name: &str) -> bool {
-    static CANARIES: OnceLock<Vec<Canary>> = OnceLock::new();
-    let canaries = CANARIES.get_or_init(canary::sing);
-    canaries
-        .iter()
-        .any(|canary| canary.name == name && canary.works)
-}
-
-impl Path {
-    fn secret(self, byte: u8) -> TrafficSecret {
-        TrafficSecret::new(self.suite, &vec![byte; self.suite.secret_len()])
-    }
-
-    fn sealer(self, byte: u8, limits: Limits) -> Sealer {
-        Sealer::with_limits(self.secret(byte), limits)
-    }
-
-    fn unsealer(self, byte: u8, limits: Limits) -> Unsealer {
-        Unsealer::with_limits(self.secret(byte), limits)
-    }
-}
-
-fn drive(pool: &Pool, mut flow: Flow) -> Driven {
-    let (pool, meter) = (pool.clone(), Rc::new(Meter::default()));
-    let ended = spawn_local({
-        let meter = Rc::clone(&meter);
-        async move {
-            let turn = Turn {
-                pool: &pool,
-                pipes: &Pipes::default(),
-                meter: &meter,
-                now_s: 0,
-            };
-            let ended = poll_fn(|cx| flow.poll(cx, &turn)).await;
-            if let Err(broken) = &ended {
-                flow.abort(broken);
-            }
-            ended
-        }
-    });
-    (ended, meter)
-}
-
-async fn sealed_answer(pool: &Pool, sealer: Sealer, answer: &Answer) -> Seal {
-    let mut sealer = sealer;
-    let mut content = Vec::new();
-    answer.encode(&mut content);
-    let mut buffer = pool.take().await;
-    let slot = &mut buffer[FRONT..];
-    slot[HEADER_LEN..][..content.len()].copy_from_slice(&content);
-    let len = content.len();
-    sealer
-        .seal(ContentType::ApplicationData, slot, len)
-        .expect("room for an answer");
-    Seal::new(sealer, true).with_sealed(buffer, FRONT..FRONT + len + OVERHEAD)
-}
-
-async fn ends_with(path: Path, limits: Limits, answer: Answer) -> Ends {
-    let pool = Pool::default();
-    let (client, near) = pair().await;
-    let (carrier, accepted) = pair().await;
-    let (delivering, server) = pair().await;
-    let out = Seal::new(path.sealer(1, limits), false);
-    let back = Open::awaiting_answer(path.unsealer(2, limits));
-    let flow = Flow::opener(near, carrier, out, back).with_records(path.records);
-    let (opener, ours) = drive(&pool, flow);
-    let out = sealed_answer(&pool, path.sealer(2, limits), &answer).await;
-    let nothing = pool.take().await;
-    let back = Open::with_received(path.unsealer(1, limits), nothing, 0..0);
-    let flow = Flow::acceptor(delivering, accepted, out, back).with_records(path.records);
-    let (acceptor, theirs) = drive(&pool, flow);
-    Ends {
-        client,
-        server,
-        opener,
-        acceptor,
-        pool,
-        meters: [ours, theirs],
-    }
-}
-
-async fn ends(path: Path) -> Ends {
-    ends_with(path, Limits::PROTOCOL, Answer::Accepted).await
-}
-
-fn run(test: impl AsyncFn(Path)) {
-    for path in paths() {
-        run_on(path, &test);
-    }
-}
-
-fn run_on(path: Path, test: &impl AsyncFn(Path)) {
-    println!("{path:?}");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    LocalSet::new().block_on(&runtime.expect("a runtime"), test(path));
-}
-
-/// Bytes that differ everywhere, so that a lost, doubled or moved one shows.
-fn pattern(len: usize) -> Vec<u8> {
-    (0_u32..)
-        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
-        .take(len)
-        .collect()
-}
-
-async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).await.expect("a clean end");
-    bytes
-}
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 
 #[test]
 fn bytes_arrive_once_and_in_order_both_ways_at_once() {
@@ -208,17 +42,6 @@ fn bytes_arrive_once_and_in_order_both_ways_at_once() {
             ..
         } = ends(path).await;
         let (up, down) = (pattern(5_000_000), pattern(3_000_001));
-        let transfer = async |stream: TcpStream, send: Vec<u8>| {
-            let (mut read, mut write) = stream.into_split();
-            let sending = spawn_local(async move {
-                write.write_all(&send).await.expect("write");
-                write.shutdown().await.expect("shutdown");
-            });
-            let mut got = Vec::new();
-            read.read_to_end(&mut got).await.expect("a clean end");
-            sending.await.expect("sent");
-            got
-        };
         let (at_client, at_server) =
             tokio::join!(transfer(client, up.clone()), transfer(server, down.clone()));
         assert!(at_server == up, "{} bytes up", at_server.len());
@@ -366,8 +189,9 @@ fn a_carrier_cut_without_close_notify_is_never_a_clean_end() {
         let pool = Pool::default();
         let (mut client, near) = pair().await;
         let (carrier, peer) = pair().await;
-        let out = Seal::new(path.sealer(1, Limits::PROTOCOL), false);
-        let back = Open::awaiting_answer(path.unsealer(2, Limits::PROTOCOL));
+        let keys = path.keys();
+        let out = Seal::new(path.sealer(keys.opener), false);
+        let back = Open::awaiting_answer(path.unsealer(keys.acceptor));
         let (opener, _) = drive(&pool, Flow::opener(near, carrier, out, back));
         drop(peer);
         let error = client.read(&mut [0]).await.expect_err("a reset");
@@ -386,7 +210,7 @@ fn a_denied_flow_is_reset_and_says_why() {
         };
         let Ends {
             mut client, opener, ..
-        } = ends_with(path, Limits::PROTOCOL, denied).await;
+        } = ends_with(path, denied, Peer::Honest).await;
         let error = client.read(&mut [0]).await.expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         let ended = opener.await.expect("ran");
@@ -406,13 +230,14 @@ fn keys_are_updated_within_their_budget_and_no_byte_is_lost() {
         records_per_key: 64,
         update_margin: 32,
         records_per_update_min: 8,
+        rekey: Rekey::InPlace,
     };
     let update = async |path| {
         let Ends {
             mut client,
             mut server,
             ..
-        } = ends_with(path, limits, Answer::Accepted).await;
+        } = ends(path).await;
         let sent = pattern(20_000_000);
         let expected = sent.clone();
         let sending = spawn_local(async move {
@@ -425,7 +250,7 @@ fn keys_are_updated_within_their_budget_and_no_byte_is_lost() {
     };
     for path in paths() {
         if path.records == Records::Userspace || sings("kTLS: key update") {
-            run_on(path, &update);
+            run_on(Path { limits, ..path }, &update);
         }
     }
 }
