@@ -118,12 +118,9 @@ async fn serve(start: Start) -> Result<()> {
     // Everything that can fail comes before the first program is in its place.
     fill_kernel(&mut control, &config, &world).await?;
     let doors = Doors::bind(&config.run_dir)?;
-    let generation = take_hooks(&capture, config.workers, &world)?;
+    let attached = take_hooks(&capture, config.workers, &world)?;
     stand_alone(start.predecessor.as_ref()).await?;
-    events.say(
-        EventKind::CaptureStarted,
-        format!("generation {generation} attached"),
-    );
+    events.say(EventKind::CaptureStarted, attached);
 
     let shared = (&world, &events, rekey);
     let (links, links_in) = run_links(&config, shared, (svid, trust), credentials)?;
@@ -292,16 +289,16 @@ impl Doors {
     }
 }
 
-/// Puts the programs in their places, and tells which generation they are. Until the workers beat
+/// Puts the programs in their places, and says which generation they are. Until the workers beat
 /// themselves, connect() counts on them: their listeners are open.
-fn take_hooks(capture: &Mutex<Capture>, workers: u16, world: &SharedWorld) -> Result<u64> {
+fn take_hooks(capture: &Mutex<Capture>, workers: u16, world: &SharedWorld) -> Result<String> {
     let mut capture = capture.lock().unwrap_or_else(PoisonError::into_inner);
     let beats = capture.beats();
     (0..workers).try_for_each(|worker| beats.beat(worker))?;
     capture.attach(|_| fault::point("start-swapped"))?;
     world.tables().attached(Instant::now());
     fault::point("start-attached");
-    Ok(capture.generation())
+    Ok(format!("generation {} attached", capture.generation()))
 }
 
 /// Until no other daemon accepts connections.
