@@ -32,9 +32,10 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 30;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 13] = [
+const SCENARIOS: [&str; 14] = [
     "authority",
     "compatibility",
+    "continuations",
     "deaths",
     "faults",
     "first_light",

@@ -7,6 +7,7 @@ use super::{Lab, process};
 use crate::shell::{command, finish, output, wait_for};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -81,6 +82,28 @@ impl Lab {
     #[must_use]
     pub fn seal_log(&self, node: Node) -> PathBuf {
         self.run.node_folder(node).join("seals")
+    }
+
+    /// How many seals both daemons logged; each pair of key and number once.
+    ///
+    /// # Errors
+    /// When one is there twice, or a log is not readable.
+    pub fn seals_without_repetition(&self) -> Result<usize> {
+        let mut seen = HashSet::new();
+        for node in NODES {
+            let path = self.seal_log(node);
+            let log = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            let (lines, rest) = log.as_chunks::<24>();
+            ensure!(
+                !lines.is_empty() && rest.is_empty(),
+                "node {}'s log of seals",
+                node.name()
+            );
+            for line in lines {
+                ensure!(seen.insert(*line), "sealed twice: {line:02x?}");
+            }
+        }
+        Ok(seen.len())
     }
 
     fn start_program(&mut self, node: Node, kedged: &Path, fault: Option<&str>) -> Result<Process> {

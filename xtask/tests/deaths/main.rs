@@ -11,7 +11,6 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -112,7 +111,7 @@ fn every_step(lab: &mut Lab, victim: Node, steps: &[Step]) -> Result<()> {
         .filter(|finding| !cut(finding))
         .collect();
     ensure!(odd.is_empty(), "the wire oracle objects: {odd:?}");
-    let seals = seals_without_repetition(lab)?;
+    let seals = lab.seals_without_repetition()?;
     ensure!(
         report.flows > 0 && seals as u64 >= report.flows,
         "{seals} seals were logged; {report}"
@@ -186,23 +185,4 @@ fn back_to_life(lab: &mut Lab, faulty: &Path, victim: Node) -> Result<()> {
         let standing = status["counters"]["refusals.standing"].as_u64();
         Ok((standing == Some(0)).then_some(()))
     })
-}
-
-/// How many seals both daemons logged; each pair of key and number once.
-fn seals_without_repetition(lab: &Lab) -> Result<usize> {
-    let mut seen = HashSet::new();
-    for node in NODES {
-        let path = lab.seal_log(node);
-        let log = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let (lines, rest) = log.as_chunks::<24>();
-        ensure!(
-            !lines.is_empty() && rest.is_empty(),
-            "node {}'s log of seals",
-            node.name()
-        );
-        for line in lines {
-            ensure!(seen.insert(*line), "sealed twice: {line:02x?}");
-        }
-    }
-    Ok(seen.len())
 }
