@@ -40,7 +40,7 @@ const SHAPES: [&str; 12] = [
 #[test]
 fn every_shape_is_exact_while_its_flow_goes_on_over_hundreds_of_carriers() {
     play(|lab| {
-        let report = with_keys_of(lab, 64, |lab, _| {
+        let report = with_keys_of(lab, 32, |lab, _| {
             shapes::serve(lab)?;
             for shape in SHAPES {
                 exact(lab, shape, times(16, 200))?;
