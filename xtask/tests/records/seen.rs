@@ -34,7 +34,9 @@ fn look(lab: &Lab, node: Node) -> Result<()> {
         let flow = list["flows"][0].clone();
         ensure!(flow["suite"].is_string(), "{list}");
         let by_kernel = [&flow["kernel_sends"], &flow["kernel_receives"]];
-        let both = by_kernel.iter().all(|by_kernel| **by_kernel == is_kernels(&flow));
+        let both = by_kernel
+            .iter()
+            .all(|by_kernel| **by_kernel == is_kernels(&flow));
         let moved = ["record_sent", "record_received"].map(|way| flow[way].as_u64() > Some(0));
         Ok((both && moved == [true; 2]).then_some(flow))
     })?;

@@ -13,8 +13,7 @@ use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_api::{
     CaptureStatus, DirectoryStatus, Feature, Features, FlowPhase, FlowRole, Flows, LinkState,
-    Listener, ListenerRole, PolicyStatus, Status, SvidStatus, Timestamp, TlsRole,
-    WorkerStatus,
+    Listener, ListenerRole, PolicyStatus, Status, SvidStatus, Timestamp, TlsRole, WorkerStatus,
 };
 use kedge_capture::Capture;
 use kedge_link::Role;
