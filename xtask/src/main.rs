@@ -139,7 +139,8 @@ enum VmVerb {
     Test {
         /// As vm-tests/kernels.toml names them; all of them without one.
         kernels: Vec<String>,
-        /// Only runs with one of these words in their name: `--only shapes,records`.
+        /// Only runs with one of these words in their name, or one test of such:
+        /// `--only records,shapes/kernel:sixty_four`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },

@@ -121,7 +121,7 @@ async fn tasks(request: &Request, shape: &'static Shape, to: SocketAddr) -> Vec<
                 let begun = f64::from(u32::try_from(total - left.get()).unwrap_or(u32::MAX));
                 sleep_until(started + Duration::from_secs_f64(begun / pace)).await;
             }
-            let end = timeout(LIMIT, one(engine, shape, to)).await;
+            let end = timeout(*LIMIT, one(engine, shape, to)).await;
             ends.push(end.unwrap_or_else(|_| Err(anyhow::anyhow!("hangs"))));
         }
         ends

@@ -7,6 +7,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// How a side makes its system calls.
@@ -22,8 +23,13 @@ pub enum Engine {
     Inherited,
 }
 
-/// A stream that hangs longer has failed.
-pub const LIMIT: Duration = Duration::from_secs(60);
+/// A stream that hangs longer has failed. `KEDGE_PATIENCE`, set in emulated machines, says how many
+/// times as long it may take there.
+pub static LIMIT: LazyLock<Duration> = LazyLock::new(|| {
+    let patience = std::env::var("KEDGE_PATIENCE");
+    let times = patience.ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(60) * times.unwrap_or(1)
+});
 
 /// A connection, played by one task.
 pub enum Wire {
@@ -105,8 +111,8 @@ impl Engine {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         tune(&socket, shape)?;
         if self == Self::Blocking {
-            socket.set_read_timeout(Some(LIMIT))?;
-            socket.set_write_timeout(Some(LIMIT))?;
+            socket.set_read_timeout(Some(*LIMIT))?;
+            socket.set_write_timeout(Some(*LIMIT))?;
             socket.connect(&to.into())?;
             return Ok(Wire::Blocking(RefCell::new(socket.into())));
         }

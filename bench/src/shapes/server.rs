@@ -126,7 +126,7 @@ async fn accept(
 
 async fn play_noted(shape: &'static Shape, wire: Wire, book: Book) {
     let end = match nonce() {
-        Ok(nonce) => timeout(LIMIT, play(shape, Side::Server, wire, nonce)).await,
+        Ok(nonce) => timeout(*LIMIT, play(shape, Side::Server, wire, nonce)).await,
         Err(error) => Ok(failed(error)),
     };
     note(
@@ -171,8 +171,8 @@ fn serve_by_threads(engine: Engine, stages: Stages, book: &Book) -> Result<()> {
 }
 
 fn play_blocking(shape: &Shape, stream: TcpStream) -> Result<Ended> {
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(*LIMIT))?;
+    stream.set_write_timeout(Some(*LIMIT))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let wire = Wire::Blocking(RefCell::new(stream));
     Ok(runtime.block_on(play(shape, Side::Server, wire, nonce()?)))

@@ -77,22 +77,37 @@ const OVER_THE_WIRE: [&str; 2] = [
     "sixty_four_mib_each_way_at_once_are_exact",
 ];
 
-/// How much of a light count there is time for under emulation; each shape is played by four or
-/// five pairs of engines, so a hundred times and more in all.
-const TIMES_PERCENT: &str = "35";
+/// How much of a light count there is time for under emulation: seven times each of four or five
+/// pairs of engines a shape.
+const TIMES_PERCENT: &str = "10";
 
 /// How many times as long as usual something may take there.
 const PATIENCE: &str = "4";
 
 /// The runs for a kernel: all `tests`, then the scenarios where kedge can be loaded. With `only`,
-/// those with one of its words in their name.
+/// those with one of its words in their name; of `RUN:TEST`, no other test than that.
 #[must_use]
 pub fn runs(kernel: &Kernel, tests: &[&str], only: &[String]) -> Vec<Run> {
     let scenarios = SCENARIOS.iter().filter(|_| kernel.capture);
     let mut runs: Vec<_> = tests.iter().map(|name| test(name)).collect();
     runs.extend(scenarios.map(Scenario::run));
-    runs.retain(|run| only.is_empty() || only.iter().any(|word| run.name.contains(word.as_str())));
-    runs
+    if only.is_empty() {
+        return runs;
+    }
+    runs.into_iter()
+        .filter_map(|run| asked(run, only))
+        .collect()
+}
+
+fn asked(mut run: Run, only: &[String]) -> Option<Run> {
+    let mut words = only
+        .iter()
+        .map(|word| word.split_once(':').unwrap_or((word, "")));
+    let (_, test) = words.find(|(name, _)| run.name.contains(name))?;
+    if !test.is_empty() {
+        run.words = vec![test.to_owned()];
+    }
+    Some(run)
 }
 
 /// For a machine that counts instructions.
@@ -193,6 +208,11 @@ mod tests {
     fn only_what_was_asked_for_is_run() {
         let shapes = ["shapes/kernel", "shapes/userspace"];
         assert_eq!(of("7.3", &["shapes"]), shapes);
+        let kernel = kernels::choose(&["7.3".to_owned()]).expect("the table");
+        let only = ["shapes/kernel:sixty_four".to_owned()];
+        let runs = runs(&kernel[0], &["flow"], &only);
+        assert_eq!(runs.len(), 1);
+        assert_eq!(runs[0].words, ["sixty_four"]);
     }
 
     #[test]
