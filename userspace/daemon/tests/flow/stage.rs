@@ -89,9 +89,12 @@ pub fn paths() -> Vec<Path> {
     with(Limits::PROTOCOL).chain(with(CONTINUED)).collect()
 }
 
+/// In one suite, since an emulated machine takes its time; in the others every other test is played
+/// on such flows too.
 pub fn continued_paths() -> impl Iterator<Item = Path> {
-    let paths = paths().into_iter();
-    paths.filter(|path| path.limits.rekey == Rekey::Continue)
+    let continued =
+        |path: &Path| path.limits.rekey == Rekey::Continue && path.suite == Suite::Aes256Gcm;
+    paths().into_iter().filter(continued)
 }
 
 pub fn kernel_has(suite: Suite) -> bool {

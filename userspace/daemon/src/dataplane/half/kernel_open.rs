@@ -132,7 +132,6 @@ impl KernelOpen {
     }
 
     fn consume_control(&mut self, from: &TcpStream) -> Result<(), Broken> {
-        let number = self.number(from)?;
         let mut content = [0; CONTROL_MAX];
         let receive = || ktls::receive_record(from, &mut content);
         let (kind, length) = match from.try_io(Interest::READABLE, receive) {
@@ -140,6 +139,9 @@ impl KernelOpen {
             // It was a record that does not begin like one (EINVAL), which is not readable either.
             Err(error) => return Err(self.broken(error)),
         };
+        // Whether the kernel had counted it before, when it found out what it is, is its own business;
+        // now it has, and it has opened nothing behind it.
+        let number = self.number(from)?.saturating_sub(1);
         self.ledger.opened_at_most(1);
         match self.ledger.consume(kind, &content[..length], number)? {
             Opened::CloseNotify => self.ending = Some(Ending::Clean),
