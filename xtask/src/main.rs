@@ -22,7 +22,7 @@ bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by si
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
 vm test [KERNEL…]        yes   2 min a kernel   the tests that touch the kernel, on other kernels
-vm bench [KERNEL]        yes   5 min            instructions per byte and per round trip, by each way of records
+vm bench [KERNEL]        yes   2 min            instructions a byte and a round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
 ci                       yes   20 min           test --strict --fuzz --kernels: what .ci/run runs
@@ -139,8 +139,8 @@ enum VmVerb {
     Test {
         /// As vm-tests/kernels.toml names them; all of them without one.
         kernels: Vec<String>,
-        /// Only runs with one of these words in their name, or one test of such:
-        /// `--only records,shapes/kernel:sixty_four`.
+        /// Only runs with one of these words in their name, or one test of such, and scenarios of
+        /// two nodes only if asked for: `--only records,shapes/kernel:sixty_four`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },

@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::{PORT_BASE, chain, claim, count};
-use kedge_capture::{Counter, StartLock, off};
+use common::{PORT_BASE, claim, count};
+use kedge_capture::{Counter, off};
 use kedge_model::Mode;
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -98,28 +98,6 @@ fn tables_of_a_generation_that_is_not_attached_decide_nothing() {
     let names = tables.map(|entry| entry.expect("entry").file_name());
     let generations = names.filter(|name| name.to_string_lossy().starts_with("generation-"));
     assert_eq!(generations.count(), 1, "the first one's are gone");
-}
-
-#[test]
-fn of_two_daemons_that_start_at_once_the_second_is_told_to_wait() {
-    let lab = lab_or_skip!();
-    let first = StartLock::take(lab.bpffs()).expect("nobody else");
-    let refused = StartLock::take(lab.bpffs()).expect_err("the first one holds it");
-    assert!(chain(&refused).contains("starts just now"), "{refused}");
-    drop(first);
-    StartLock::take(lab.bpffs()).expect("free again");
-}
-
-#[test]
-fn a_daemon_that_serves_is_joined_by_none_but_its_successor() {
-    let lab = lab_or_skip!();
-    let start = StartLock::take(lab.bpffs()).expect("nobody else");
-    let serving = start.serve_alone().expect("nobody else");
-    let refused = start.serve_alone().expect_err("somebody serves");
-    assert!(chain(&refused).contains("run_dir"), "{refused}");
-    let successor = start.serve_beside().expect("handed over to");
-    drop((serving, successor));
-    start.serve_alone().expect("both have ended");
 }
 
 #[test]
