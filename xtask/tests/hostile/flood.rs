@@ -7,11 +7,13 @@ use std::time::Duration;
 use xtask::lab::Lab;
 use xtask::lab::topology::{BARELOAD, CLIENT, LOAD, Node, PEER_PORT};
 use xtask::shell::wait_for;
-use xtask::stage::{at, load, play, server};
+use xtask::stage::{at, becomes_reachable, load, play, server};
 
 #[test]
 fn every_flow_opens_while_strangers_flood_the_peer_port() {
     play(|lab| {
+        // The claim is about flows: the link is there.
+        becomes_reachable(lab, &CLIENT)?;
         for (stranger, counted) in [("tls-hello", "links.failed."), ("silent", "strangers.")] {
             let before = refused(lab, counted)?;
             let mut flood = Flood::start(lab, stranger)?;
