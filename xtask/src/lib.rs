@@ -15,6 +15,7 @@ pub mod shapes;
 pub mod shell;
 pub mod stage;
 pub mod steady;
+pub mod strangers;
 pub mod tiers;
 pub mod vm;
 pub mod waiting;

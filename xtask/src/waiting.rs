@@ -90,12 +90,7 @@ pub fn unix_ms() -> u64 {
     u64::try_from(since.expect("after 1970").as_millis()).expect("within 500 million years")
 }
 
-/// Events of a node after the first `told` of them.
-pub fn told(lab: &Lab, node: Node) -> Result<usize> {
-    Ok(lab.events(node)?.lines().count())
-}
-
-/// An event after those holds all these words.
+/// An event of a node after the first `told` ones holds all these words.
 pub fn is_told(lab: &Lab, node: Node, told: usize, words: &[&str]) -> Result<()> {
     wait_for("the event", Duration::from_secs(5), || {
         let events = lab.events(node)?;

@@ -50,12 +50,7 @@ fn start(lab: &mut Lab, records: &str) -> Result<()> {
         object: lab.tools.object.clone(),
         lines: format!("\n[records]\nmode = \"{records}\"\n"),
     };
-    for node in NODES {
-        lab.start_build(node, &build, None)?;
-    }
-    NODES
-        .into_iter()
-        .try_for_each(|node| lab.daemon_answers(node))?;
+    lab.start_builds(&build, None)?;
     // The link is no part of what a byte costs.
     instructions(
         lab,

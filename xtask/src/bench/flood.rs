@@ -4,9 +4,8 @@ use super::Amounts;
 use super::figures::{Figures, KEDGE};
 use super::rounds::{kedge, number};
 use crate::lab::Lab;
-use crate::lab::topology::{BARELOAD, LOAD, PEER_PORT};
-use anyhow::{Context, Result, ensure};
-use std::process::{Child, Stdio};
+use crate::strangers::Flood;
+use anyhow::{Result, ensure};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -36,37 +35,4 @@ pub fn flooded(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()
         figures.add(KEDGE, max, "ms", number(&opened, "max_us")? / 1e3);
     }
     Ok(())
-}
-
-/// Strangers from one pod of that node, 2,000 at once, until this is dropped: pods of other nodes
-/// get no answer from a peer port.
-struct Flood(Child);
-
-impl Flood {
-    fn start(lab: &Lab, stranger: &str) -> Result<Self> {
-        let program = lab.tools.load.display().to_string();
-        let port = format!("{}:{PEER_PORT}", LOAD.node.v4());
-        let words = [
-            &*program,
-            "hostile",
-            &port,
-            stranger,
-            "--connections",
-            "1000000",
-        ];
-        let mut command = lab.command(&BARELOAD, &words)?;
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().map(Self).context("start the flood")
-    }
-
-    fn goes_on(&mut self) -> Result<bool> {
-        Ok(self.0.try_wait()?.is_none())
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -78,6 +78,19 @@ impl Lab {
         self.start_with(node, &build.kedged, &path, fault)
     }
 
+    /// The same on both nodes, until both answer.
+    ///
+    /// # Errors
+    /// When one cannot be started, or does not answer.
+    pub fn start_builds(&mut self, build: &Build, fault: Option<&str>) -> Result<()> {
+        for node in NODES {
+            self.start_build(node, build, fault)?;
+        }
+        NODES
+            .into_iter()
+            .try_for_each(|node| self.daemon_answers(node))
+    }
+
     /// Where a node's control build logs every seal; nobody else writes it.
     #[must_use]
     pub fn seal_log(&self, node: Node) -> PathBuf {

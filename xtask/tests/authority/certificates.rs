@@ -7,8 +7,8 @@ use std::time::Duration;
 use xtask::lab::topology::{CLIENT, Node};
 use xtask::lab::{Lab, documents};
 use xtask::shell::{command, output};
-use xtask::stage::{becomes_reachable, client_reaches, play};
-use xtask::waiting::{Waiting, is_told, told, unix_ms};
+use xtask::stage::{becomes_reachable, client_reaches, play, told};
+use xtask::waiting::{Waiting, is_told, unix_ms};
 
 /// A change of certificates decides open flows within this long.
 const DECIDED: Duration = Duration::from_secs(5);

@@ -4,8 +4,8 @@ use anyhow::Result;
 use std::time::Duration;
 use xtask::lab::Lab;
 use xtask::lab::topology::{CLIENT, LOAD, Node, PODS, Pod};
-use xtask::stage::{becomes_reachable, next_version, play, put_into_directory};
-use xtask::waiting::{Waiting, is_told, told, unix_ms};
+use xtask::stage::{becomes_reachable, next_version, play, put_into_directory, told};
+use xtask::waiting::{Waiting, is_told, unix_ms};
 
 /// A change of directory decides open flows within this long.
 const DECIDED: Duration = Duration::from_secs(5);

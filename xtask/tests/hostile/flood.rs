@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 use xtask::lab::Lab;
-use xtask::lab::topology::{BARELOAD, CLIENT, LOAD, Node, PEER_PORT};
+use xtask::lab::topology::{CLIENT, Node};
 use xtask::shell::wait_for;
-use xtask::stage::{at, becomes_reachable, load, play, server};
+use xtask::stage::{becomes_reachable, load, play, server};
+use xtask::strangers::Flood;
 
 #[test]
 fn every_flow_opens_while_strangers_flood_the_peer_port() {
@@ -22,39 +22,10 @@ fn every_flow_opens_while_strangers_flood_the_peer_port() {
             })?;
             let made: Value = load(lab, &CLIENT, &["connect", &server(), "--count", "50"])?;
             ensure!(made["count"] == 50, "beside {stranger}: {made}");
-            ensure!(flood.0.try_wait()?.is_none(), "the flood was over first");
+            ensure!(flood.goes_on()?, "the flood was over first");
         }
         Ok(())
     });
-}
-
-/// From one pod of that node, 2,000 at once, until it is dropped: pods of other nodes get no answer
-/// from a peer port.
-struct Flood(Child);
-
-impl Flood {
-    fn start(lab: &Lab, stranger: &str) -> Result<Self> {
-        let program = lab.tools.load.display().to_string();
-        let port = at(LOAD.node.v4(), PEER_PORT);
-        let words = [
-            &*program,
-            "hostile",
-            &port,
-            stranger,
-            "--connections",
-            "1000000",
-        ];
-        let mut command = lab.command(&BARELOAD, &words)?;
-        command.stdout(Stdio::null());
-        command.spawn().map(Self).context("start the flood")
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// How many strangers node b has counted.

@@ -1,6 +1,6 @@
 //! Keys that are updated hundreds of times, and keys that the kernel refuses.
 
-use crate::{counter, faulty, kernel_suites, with_kernel_records};
+use crate::{counter, kernel_suites, with_kernel_records};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
@@ -18,8 +18,7 @@ fn hundreds_of_key_updates_in_256_mib_lose_no_byte() {
     const SHAPE: &str = "64-mib-both-at-once";
     const LOW_BUDGET: &str = "short-keys:88";
     play(|lab| {
-        let start = |lab: &mut Lab, node, build: &_| faulty(lab, node, build, LOW_BUDGET);
-        let report = with_kernel_records(lab, "updates", start, |lab| {
+        let report = with_kernel_records(lab, "updates", Some(LOW_BUDGET), |lab| {
             let played = shapes::play(lab, SHAPE, 2)?;
             ensure!(played.cut == 0, "{played:?}");
             shapes::agrees(lab, SHAPE, &played)?;
@@ -44,8 +43,7 @@ fn a_key_that_the_kernel_refuses_ends_its_flow_before_a_byte_is_plaintext() {
     const FAULTS: &str = "short-keys:88,refuse-sending-key:3,refuse-receiving-key:6,\
                           refuse-sending-update:2,refuse-receiving-update:5";
     play(|lab| {
-        let start = |lab: &mut Lab, node, build: &_| faulty(lab, node, build, FAULTS);
-        let report = with_kernel_records(lab, "refused-keys", start, |lab| {
+        let report = with_kernel_records(lab, "refused-keys", Some(FAULTS), |lab| {
             let played = shapes::play(lab, SHAPE, 48)?;
             let refusals = if has_kernel_records(lab)? {
                 REFUSALS

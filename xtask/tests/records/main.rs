@@ -15,61 +15,38 @@ mod seen;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::artifacts;
-use xtask::lab::topology::{NODES, Node};
+use xtask::lab::topology::Node;
 use xtask::lab::{Build, Lab};
 use xtask::shapes;
 use xtask::wire::{Capture, Report};
 
 const MODE: &str = "\n[records]\nmode = \"kernel\"\n";
 
-/// Plays with daemons that want kernel records, and captures all that they say; afterwards there
-/// are none.
+/// Plays with daemons that want kernel records, the control build's if there are to be faults, and
+/// captures all that they say; afterwards there are none.
 fn with_kernel_records(
     lab: &mut Lab,
     name: &str,
-    start: impl Fn(&mut Lab, Node, &Build) -> Result<()>,
+    faults: Option<&str>,
     act: impl FnOnce(&mut Lab) -> Result<()>,
 ) -> Result<Report> {
-    shapes::serve(lab)?;
-    lab.stop_daemons()?;
-    let capture = Capture::start(lab, name)?;
+    let kedged = match faults {
+        None => lab.tools.kedged.clone(),
+        Some(_) => artifacts::build_faulty_kedged()?,
+    };
     let build = Build {
-        kedged: lab.tools.kedged.clone(),
+        kedged,
         object: lab.tools.object.clone(),
         lines: MODE.to_owned(),
     };
-    let played = start_both(lab, &build, start).and_then(|()| act(lab));
+    shapes::serve(lab)?;
+    lab.stop_daemons()?;
+    let capture = Capture::start(lab, name)?;
+    let played = lab.start_builds(&build, faults).and_then(|()| act(lab));
     let report = capture.finish(lab);
     lab.stop_daemons()?;
     played?;
     report
-}
-
-fn start_both(
-    lab: &mut Lab,
-    build: &Build,
-    start: impl Fn(&mut Lab, Node, &Build) -> Result<()>,
-) -> Result<()> {
-    for node in NODES {
-        start(lab, node, build)?;
-    }
-    NODES
-        .into_iter()
-        .try_for_each(|node| lab.daemon_answers(node))
-}
-
-/// The build under test.
-fn as_it_is(lab: &mut Lab, node: Node, build: &Build) -> Result<()> {
-    lab.start_build(node, build, None).map(drop)
-}
-
-/// The control build, with these faults.
-fn faulty(lab: &mut Lab, node: Node, build: &Build, faults: &str) -> Result<()> {
-    let build = Build {
-        kedged: artifacts::build_faulty_kedged()?,
-        ..build.clone()
-    };
-    lab.start_build(node, &build, Some(faults)).map(drop)
 }
 
 /// The suites whose records a daemon's kernel seals and opens.

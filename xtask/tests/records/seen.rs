@@ -1,6 +1,6 @@
 //! What an operator sees.
 
-use crate::{as_it_is, counter, kernel_suites, status, with_kernel_records};
+use crate::{counter, kernel_suites, status, with_kernel_records};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use xtask::steady::Steady;
 #[test]
 fn a_flow_a_socket_and_the_kernels_counters_say_who_seals_the_records() {
     play(|lab| {
-        let report = with_kernel_records(lab, "seen", as_it_is, |lab| {
+        let report = with_kernel_records(lab, "seen", None, |lab| {
             let steady = Steady::start(lab)?;
             let looked = NODES.into_iter().try_for_each(|node| look(lab, node));
             let steady = steady.finish()?;
@@ -59,7 +59,7 @@ fn look(lab: &Lab, node: Node) -> Result<()> {
 #[test]
 fn what_the_kernel_does_not_do_is_said_with_its_reason_and_done_in_userspace() {
     play(|lab| {
-        let report = with_kernel_records(lab, "said", as_it_is, |lab| {
+        let report = with_kernel_records(lab, "said", None, |lab| {
             for node in NODES {
                 said(lab, node)?;
             }

@@ -38,12 +38,7 @@ pub enum Records {
 }
 
 impl Records {
-    pub const AT_ONCE: Self = Self::kernel_after(0);
-
-    #[must_use]
-    pub const fn kernel_after(after: u64) -> Self {
-        Self::Kernel { after }
-    }
+    pub const AT_ONCE: Self = Self::Kernel { after: 0 };
 }
 
 /// One direction, and whether it has ended.

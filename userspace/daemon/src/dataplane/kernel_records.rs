@@ -115,7 +115,7 @@ fn by_costs(costs: io::Result<Costs>) -> (Records, String) {
     let records = if costs.small <= WORTH_A_CHANGE && costs.bulk <= 100 {
         Records::AT_ONCE
     } else if costs.bulk <= WORTH_A_CHANGE {
-        Records::kernel_after(BULK_BYTES)
+        Records::Kernel { after: BULK_BYTES }
     } else {
         Records::Userspace
     };
@@ -213,7 +213,7 @@ mod tests {
         let auto = |bulk, small| chosen(RecordsMode::Auto, "none", bulk, small)[0];
         assert_eq!(auto(80, 90), Records::AT_ONCE);
         assert_eq!(auto(100, 90), Records::AT_ONCE);
-        assert_eq!(auto(90, 109), Records::kernel_after(BULK_BYTES));
+        assert_eq!(auto(90, 109), Records::Kernel { after: BULK_BYTES });
         assert_eq!(auto(91, 91), Records::Userspace);
         assert_eq!(
             auto(101, 50),

@@ -285,7 +285,7 @@ fn a_reader_that_stops_stops_the_writer_within_bounded_buffers() {
 #[test]
 fn a_direction_goes_to_the_kernel_once_it_has_carried_bulk_and_no_other_does() {
     let in_bulk = |path: Path| Path {
-        records: Records::kernel_after(1 << 20),
+        records: Records::Kernel { after: 1 << 20 },
         ..path
     };
     let kernels = paths()

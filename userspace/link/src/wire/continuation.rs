@@ -1,7 +1,7 @@
 //! The continuation: the first 56 bytes of a TCP connection on which one direction of a flow goes
 //! on under its next key.
 
-use crate::wire::{LinkId, Opening, Role, VERSION, WireError};
+use crate::wire::{LinkId, Opening, Role, VERSION, WireError, expect};
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -53,8 +53,6 @@ struct Layout {
     tag: [u8; Continuation::TAG_LEN],
 }
 
-const WHAT: &str = "continuation";
-
 impl Continuation {
     pub const KIND: u8 = b'C';
     pub const LEN: usize = 56;
@@ -83,18 +81,7 @@ impl Continuation {
     /// # Errors
     /// When kind, version or role are not those of this version.
     pub fn parse_flow(start: &[u8; Opening::LEN]) -> Result<FlowName, WireError> {
-        if start[0] != Self::KIND {
-            return Err(WireError::Kind {
-                what: WHAT,
-                found: start[0],
-            });
-        }
-        if start[1] != VERSION {
-            return Err(WireError::Version {
-                what: WHAT,
-                found: start[1],
-            });
-        }
+        expect("continuation", Self::KIND, start[0], start[1])?;
         let (link_id, rest) = start[3..].split_first_chunk().expect("43 bytes");
         let number = rest.first_chunk().expect("43 bytes");
         Ok(FlowName {

@@ -1,6 +1,6 @@
 //! The clear header in front of a flow's first flight.
 
-use crate::wire::{FlowName, LinkId, Role, VERSION, WireError};
+use crate::wire::{FlowName, LinkId, Role, VERSION, WireError, expect};
 use kedge_model::Suite;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -60,20 +60,8 @@ impl Header {
     /// # Errors
     /// When kind, version, suite or role are not those of this version.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Result<Self, WireError> {
-        const WHAT: &str = "clear header";
         let layout: &Layout = zerocopy::transmute_ref!(bytes);
-        if layout.kind != Self::KIND {
-            return Err(WireError::Kind {
-                what: WHAT,
-                found: layout.kind,
-            });
-        }
-        if layout.version != VERSION {
-            return Err(WireError::Version {
-                what: WHAT,
-                found: layout.version,
-            });
-        }
+        expect("clear header", Self::KIND, layout.kind, layout.version)?;
         let suite = layout.suite.get();
         Ok(Self {
             suite: Suite::try_from(suite).map_err(|_| WireError::Value {

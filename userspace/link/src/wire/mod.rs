@@ -22,6 +22,21 @@ pub use record0::Record0;
 /// The only version of the carrier opening and the clear header, and so far of the link.
 pub const VERSION: u8 = 1;
 
+/// Whether bytes that begin with `kind` and `version` are of this version, and of the kind that is
+/// wanted.
+fn expect(what: &'static str, wanted: u8, kind: u8, version: u8) -> Result<(), WireError> {
+    if kind != wanted {
+        return Err(WireError::Kind { what, found: kind });
+    }
+    if version != VERSION {
+        return Err(WireError::Version {
+            what,
+            found: version,
+        });
+    }
+    Ok(())
+}
+
 /// Bytes that are not what the protocol says. Always the peer's, or an attacker's, fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {

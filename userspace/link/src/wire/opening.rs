@@ -1,6 +1,6 @@
 //! The opening of a carrier: the first 43 bytes of each TCP connection that will carry a flow.
 
-use crate::wire::{LinkId, Role, VERSION, WireError};
+use crate::wire::{LinkId, Role, VERSION, WireError, expect};
 use zerocopy::big_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -57,20 +57,8 @@ impl Opening {
     /// # Errors
     /// When kind, version or role are not those of this version. The tag is not checked here.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Result<Self, WireError> {
-        const WHAT: &str = "carrier opening";
         let layout: &Layout = zerocopy::transmute_ref!(bytes);
-        if layout.kind != Self::KIND {
-            return Err(WireError::Kind {
-                what: WHAT,
-                found: layout.kind,
-            });
-        }
-        if layout.version != VERSION {
-            return Err(WireError::Version {
-                what: WHAT,
-                found: layout.version,
-            });
-        }
+        expect("carrier opening", Self::KIND, layout.kind, layout.version)?;
         Ok(Self {
             role: Role::parse(layout.role, "carrier opening role")?,
             link_id: LinkId(layout.link_id),
