@@ -66,7 +66,7 @@ const FULL: Amounts = Amounts {
     connections: "1000",
     connections_of_16: "100",
     flows_in_flood: "300",
-    idle: [1000, 9000],
+    idle: [1000, 8000],
 };
 const QUICK: Amounts = Amounts {
     rounds: 2,
@@ -75,7 +75,7 @@ const QUICK: Amounts = Amounts {
     connections: "300",
     connections_of_16: "50",
     flows_in_flood: "50",
-    idle: [1000, 9000],
+    idle: [1000, 8000],
 };
 
 /// # Errors

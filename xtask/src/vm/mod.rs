@@ -76,7 +76,7 @@ pub fn test(names: &[String], only: &[String], tools: &Tools) -> Result<()> {
 fn tests_for<'a>(kernel: &Kernel, programs: &'a [Program]) -> Vec<&'a str> {
     let tests = programs.iter().filter(|program| match program.role {
         Role::Test => true,
-        Role::LoadingTest => kernel.capture || program.name == "features",
+        Role::LoadingTest => kernel.capture || program.name == "kedge-capture/features",
         Role::Scenario | Role::Part => false,
     });
     tests.map(|program| program.name.as_str()).collect()

@@ -147,7 +147,7 @@ impl Scenario {
             name: self
                 .records
                 .map_or(name.to_owned(), |mode| format!("{name}/{mode}")),
-            program: place(name),
+            program: place(&format!("xtask/{name}")),
             words: self.words.iter().map(|word| (*word).to_owned()).collect(),
             variables: variables(&fixed.into_iter().chain(mode).collect::<Vec<_>>()),
         }
@@ -166,9 +166,15 @@ pub fn in_target(path: &str) -> String {
         .to_string()
 }
 
-/// A test program's, as cargo would have it: beside a folder with what it starts.
+/// Where in the machine a test program of [`SCENARIO_PROGRAMS`] or of a crate is.
 fn place(name: &str) -> String {
-    format!("{TARGET}/debug/deps/{name}")
+    format!("{TARGET}/{}", below_target(name))
+}
+
+/// As cargo would have it: beside a folder with what it starts.
+#[must_use]
+pub fn below_target(name: &str) -> String {
+    format!("debug/deps/{}", name.replace('/', "-"))
 }
 
 fn variables(more: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -1,7 +1,7 @@
 //! The programs that go into the machines, without what only debuggers read: a machine has all its
 //! files in memory.
 
-use super::plan::SCENARIO_PROGRAMS;
+use super::plan::{self, SCENARIO_PROGRAMS};
 use crate::artifacts::{self, Tools, repository, target_folder};
 use crate::shell::{command, output};
 use anyhow::{Context, Result};
@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 pub struct Program {
+    /// Its package and its own: two packages have a test called `guard`.
     pub name: String,
     /// On this machine.
     pub path: PathBuf,
@@ -39,10 +40,10 @@ pub fn build(tools: &Tools) -> Result<Vec<Program>> {
         .join(" ");
     let mut programs = Vec::new();
     for (what, role) in [
-        ("--package kedge-capture", Role::LoadingTest),
-        ("--package kedge-sys", Role::Test),
-        ("--package kedge-daemon --test flow", Role::Test),
-        (&format!("--package xtask {scenarios}"), Role::Scenario),
+        ("kedge-capture", Role::LoadingTest),
+        ("kedge-sys", Role::Test),
+        ("kedge-daemon --test flow", Role::Test),
+        (&format!("xtask {scenarios}"), Role::Scenario),
     ] {
         programs.extend(tests(what, role)?);
     }
@@ -55,7 +56,7 @@ pub fn build(tools: &Tools) -> Result<Vec<Program>> {
     ] {
         programs.push(Program {
             name: place.to_owned(),
-            path: stripped(path, &place.replace('/', "-"))?,
+            path: stripped(path, place)?,
             place: place.to_owned(),
             role: Role::Part,
         });
@@ -69,8 +70,10 @@ pub fn build(tools: &Tools) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
+/// Of a package, and maybe of only some of its targets.
 fn tests(what: &str, role: Role) -> Result<Vec<Program>> {
-    let words = format!("cargo test --no-run --locked --message-format=json {what}");
+    let words = format!("cargo test --no-run --locked --message-format=json --package {what}");
+    let (package, _) = what.split_once(' ').unwrap_or((what, ""));
     let told = output(command(words.split(' ')).current_dir(repository()))?;
     let mut programs = Vec::new();
     for line in told.lines() {
@@ -81,13 +84,12 @@ fn tests(what: &str, role: Role) -> Result<Vec<Program>> {
         ) else {
             continue;
         };
-        let name = message["target"]["name"]
-            .as_str()
-            .context("a nameless test")?;
+        let target = message["target"]["name"].as_str();
+        let name = format!("{package}/{}", target.context("a nameless test")?);
         programs.push(Program {
-            name: name.to_owned(),
-            path: stripped(&PathBuf::from(path), name)?,
-            place: format!("debug/deps/{name}"),
+            path: stripped(&PathBuf::from(path), &name)?,
+            place: plan::below_target(&name),
+            name,
             role,
         });
     }
@@ -97,7 +99,7 @@ fn tests(what: &str, role: Role) -> Result<Vec<Program>> {
 fn stripped(program: &PathBuf, name: &str) -> Result<PathBuf> {
     let folder = target_folder().join("vm/programs");
     fs::create_dir_all(&folder)?;
-    let path = folder.join(name);
+    let path = folder.join(name.replace('/', "-"));
     output(
         command(["strip", "--strip-debug", "-o"])
             .arg(&path)
