@@ -98,6 +98,15 @@ pub fn read_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(socket)).read(buffer)
 }
 
+/// Sends what TCP holds back for more to come, and holds nothing back from now on (tcp(7),
+/// TCP_NODELAY).
+///
+/// # Errors
+/// Of setsockopt().
+pub fn push(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_nodelay(true)
+}
+
 /// Makes the coming close() send RST instead of FIN, also the one that the kernel does for a
 /// process that was killed. What a listener accepts inherits it.
 ///

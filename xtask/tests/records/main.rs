@@ -58,6 +58,17 @@ fn kernel_suites(lab: &Lab, node: Node) -> Result<Vec<Value>> {
     Ok(kernels.map(|suite| suite["suite"].clone()).collect())
 }
 
+/// The feature of a kernel that takes the next key where the last one was.
+const IN_PLACE: &str = "kTLS: key update";
+
+/// What `kedge feature probe` finds.
+fn features(lab: &Lab, node: Node) -> Result<Vec<Value>> {
+    let probed: Value =
+        serde_json::from_str(&lab.kedge_any_end(node, &["feature", "probe", "--json"])?)?;
+    let features = probed["features"].as_array();
+    features.cloned().context("a list of features")
+}
+
 fn status(lab: &Lab, node: Node) -> Result<Value> {
     Ok(serde_json::from_str(
         &lab.kedge(node, &["status", "--json"])?,

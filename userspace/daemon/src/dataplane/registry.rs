@@ -148,6 +148,11 @@ impl Meter {
         self.received_generation.store(generation, Relaxed);
     }
 
+    fn key_changes(&self) -> [u64; 2] {
+        [&self.sent_generation, &self.received_generation]
+            .map(|generation| u64::from(generation.load(Relaxed)))
+    }
+
     /// Bytes of the source, for a flow that stays on this node.
     pub fn copied(&self, bytes: usize, now_s: u64) {
         self.last_s.store(now_s, Relaxed);
@@ -202,6 +207,8 @@ pub struct Registry {
     flows: Mutex<Slab<Arc<FlowInfo>>>,
     count: AtomicUsize,
     opened_total: AtomicU64,
+    /// Of flows that have ended.
+    key_changes: [AtomicU64; 2],
     started: Instant,
     last_beat_ms: AtomicU64,
 }
@@ -219,6 +226,7 @@ impl Default for Registry {
             flows: Mutex::default(),
             count: AtomicUsize::new(0),
             opened_total: AtomicU64::new(0),
+            key_changes: Default::default(),
             started: Instant::now(),
             last_beat_ms: AtomicU64::new(0),
         }
@@ -253,6 +261,16 @@ impl Registry {
         self.opened_total.load(Relaxed)
     }
 
+    /// How often keys of all its flows have followed others: sending, receiving.
+    pub fn key_changes(&self) -> [u64; 2] {
+        let flows = self.lock();
+        let ended = self.key_changes.each_ref().map(|count| count.load(Relaxed));
+        let live = flows.iter().map(|(_, info)| info.meter.key_changes());
+        live.fold(ended, |[sent, received], flow| {
+            [sent + flow[0], received + flow[1]]
+        })
+    }
+
     /// Answers how long the beat before was ago.
     pub fn set_beat(&self) -> Duration {
         let now_ms = self.now_ms();
@@ -284,7 +302,13 @@ impl Registry {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.registry.lock().remove(self.key);
+        let mut flows = self.registry.lock();
+        flows.remove(self.key);
+        let changes = self.info.meter.key_changes();
+        for (total, changed) in self.registry.key_changes.iter().zip(changes) {
+            total.fetch_add(changed, Relaxed);
+        }
+        drop(flows);
         self.registry.count.fetch_sub(1, Relaxed);
     }
 }

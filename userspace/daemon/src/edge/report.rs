@@ -171,6 +171,15 @@ impl Observed {
             .sum();
         let mut counters = self.events.counters();
         counters.insert("flows.opened".to_owned(), opened);
+        let changes = self
+            .registries
+            .iter()
+            .map(|registry| registry.key_changes());
+        let [sent, received] = changes.fold([0; 2], |[sent, received], worker| {
+            [sent + worker[0], received + worker[1]]
+        });
+        counters.insert("keys.changed_sending".to_owned(), sent);
+        counters.insert("keys.changed_receiving".to_owned(), received);
         let handshakes = self.links.handshakes_total.load(Relaxed);
         counters.insert("links.handshakes".to_owned(), handshakes);
         let standing = self.refusals.count() as u64;

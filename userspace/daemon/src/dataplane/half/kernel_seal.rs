@@ -7,6 +7,7 @@ use crate::limits::{PIPE_BYTES, SEND_SETTLE, TURNS_PER_POLL};
 use kedge_record::{OVERHEAD, Rekey, SealLedger, Sealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
 use kedge_sys::pipe::Pipe;
+use kedge_sys::socket::push;
 use kedge_sys::tcp_info::TcpInfo;
 use std::io;
 use std::pin::Pin;
@@ -133,7 +134,7 @@ impl KernelSeal {
             }
             self.check_budget(to)?;
             let pipe = self.pipe.as_mut().expect("it holds bytes");
-            let drain = || to.try_io(Interest::WRITABLE, || pipe.drain(to));
+            let drain = || to.try_io(Interest::WRITABLE, || drain_and_push(pipe, to));
             let drained = ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))
                 .map_err(Broken::Carrier)?;
             self.sent.content += drained as u64;
@@ -249,4 +250,18 @@ impl KernelSeal {
     fn number(&self, to: &TcpStream) -> Result<u64, Broken> {
         ktls::record_number(to, Direction::Send, self.cipher).map_err(Broken::Kernel)
     }
+}
+
+/// Before Linux 6.5 the kernel's TLS gives its records to TCP as if more were to come at once, also
+/// when the socket is full then: TCP would wait for more, and the socket for room, for ever.
+fn drain_and_push(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+    let drained = pipe.drain(to);
+    if drained.as_ref().is_err_and(is_would_block) {
+        push(to)?;
+    }
+    drained
+}
+
+fn is_would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
