@@ -1,0 +1,194 @@
+//! The broker's state: challenges that wait, and the one quote that answers them all.
+//!
+//! ```text
+//!   submit ─► waiting ─ begin ─► Batch ─ TPM ─► complete ─► an answer each
+//!                (no timer: whoever waits when the TPM is free is in the next quote)
+//! ```
+//!
+//! One quote is in flight at most, and it takes along everybody who waits; so a caller waits for the
+//! quote that is under way when it comes and for its own, and for no third.
+
+use crate::claims::{Challenge, Claims, NodeKey, Purpose, qualifying_data};
+use crate::digest::Sha256;
+use crate::error::{BatchError, TpmError};
+use crate::evidence::{Evidence, Quoted};
+use crate::limits::{LINK_WAITING_MAX, LOCAL_WAITING_MAX};
+use crate::share::{Places, Rates};
+use crate::tree::Tree;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What happened so far, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchCounters {
+    /// Quotes that the TPM gave.
+    pub quotes: u64,
+    /// Challenges that a quote answered.
+    pub challenges: u64,
+    /// Challenges that were refused before they waited.
+    pub refused: u64,
+    /// Quotes that the TPM did not give.
+    pub errors: u64,
+    /// Challenges that wait now, beside those of the quote in flight.
+    pub waiting: usize,
+    /// The largest number of challenges that one quote has answered.
+    pub largest: usize,
+}
+
+/// Challenges, and with each what its answer goes to: `T` is the caller's own.
+pub struct Batcher<T> {
+    node_key: NodeKey,
+    waiting: Vec<(Challenge, T)>,
+    local: Places,
+    links: usize,
+    rates: Rates,
+    in_flight: bool,
+    counters: BatchCounters,
+}
+
+/// Challenges that one quote is to answer. Whoever holds it owes [`Batcher::complete`] a result.
+#[must_use = "everybody in it waits until it is completed"]
+pub struct Batch<T> {
+    tree: Tree,
+    entries: Vec<(Claims, T)>,
+}
+
+impl<T> Batcher<T> {
+    /// For the node whose SVID has this key.
+    #[must_use]
+    pub fn new(node_key: NodeKey) -> Self {
+        Self {
+            node_key,
+            waiting: Vec::new(),
+            local: Places::new(LOCAL_WAITING_MAX),
+            links: 0,
+            rates: Rates::default(),
+            in_flight: false,
+            counters: BatchCounters::default(),
+        }
+    }
+
+    /// The node's SVID has another key from now on. Who waits gets Evidence about the new one.
+    pub fn use_node_key(&mut self, node_key: NodeKey) {
+        self.node_key = node_key;
+    }
+
+    /// Lets a challenge wait for the next quote. `now` is any clock that does not go back.
+    ///
+    /// # Errors
+    /// When its caller asks too fast or holds its share, or there is no room; with `reply` back.
+    pub fn submit(
+        &mut self,
+        challenge: Challenge,
+        reply: T,
+        now: Duration,
+    ) -> Result<(), (BatchError, T)> {
+        match self.admit(&challenge, now) {
+            Ok(()) => {
+                self.waiting.push((challenge, reply));
+                Ok(())
+            }
+            Err(error) => {
+                self.counters.refused += 1;
+                Err((error, reply))
+            }
+        }
+    }
+
+    /// Links are few, are limited where they are made, and have room of their own.
+    fn admit(&mut self, challenge: &Challenge, now: Duration) -> Result<(), BatchError> {
+        let caller = challenge.caller();
+        if challenge.purpose() == Purpose::Link {
+            if self.links == LINK_WAITING_MAX {
+                return Err(BatchError::Full(LINK_WAITING_MAX));
+            }
+            self.links += 1;
+            return Ok(());
+        }
+        self.rates.take(caller, now)?;
+        self.local.take(caller)
+    }
+
+    /// Everybody who waits, unless a quote is in flight or nobody waits. `gone` says whose caller
+    /// has left meanwhile: these are left out.
+    pub fn begin(&mut self, gone: impl Fn(&T) -> bool) -> Option<Batch<T>> {
+        if self.in_flight {
+            return None;
+        }
+        self.local.clear();
+        self.links = 0;
+        let entries: Vec<_> = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .filter(|(_, reply)| !gone(reply))
+            .map(|(challenge, reply)| (challenge.claims(self.node_key), reply))
+            .collect();
+        let leaves = entries.iter().map(|(claims, _)| claims.leaf()).collect();
+        // None only for nobody: what may wait is what a tree may hold.
+        let tree = Tree::new(leaves)?;
+        self.in_flight = true;
+        Some(Batch { tree, entries })
+    }
+
+    /// What each caller gets for the quote of `batch`.
+    pub fn complete(
+        &mut self,
+        batch: Batch<T>,
+        quoted: Result<Arc<Quoted>, TpmError>,
+    ) -> Vec<(T, Result<Evidence, TpmError>)> {
+        self.in_flight = false;
+        match &quoted {
+            Ok(_) => {
+                self.counters.quotes += 1;
+                self.counters.challenges += batch.entries.len() as u64;
+                self.counters.largest = self.counters.largest.max(batch.entries.len());
+            }
+            Err(_) => self.counters.errors += 1,
+        }
+        batch.answers(&quoted)
+    }
+
+    #[must_use]
+    pub fn counters(&self) -> BatchCounters {
+        BatchCounters {
+            waiting: self.waiting.len(),
+            ..self.counters
+        }
+    }
+}
+
+impl<T> Batch<T> {
+    /// What the quote has to sign.
+    #[must_use]
+    pub fn qualifying_data(&self) -> Sha256 {
+        qualifying_data(self.tree.size(), self.tree.root())
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn answers(
+        self,
+        quoted: &Result<Arc<Quoted>, TpmError>,
+    ) -> Vec<(T, Result<Evidence, TpmError>)> {
+        let Self { tree, entries } = self;
+        let answer = |(at, (claims, reply))| {
+            let evidence = quoted
+                .as_ref()
+                .map_err(Clone::clone)
+                .map(|quoted| Evidence {
+                    claims,
+                    inclusion: tree.inclusion(at).expect("each entry is a leaf"),
+                    quoted: Arc::clone(quoted),
+                });
+            (reply, evidence)
+        };
+        entries.into_iter().enumerate().map(answer).collect()
+    }
+}
