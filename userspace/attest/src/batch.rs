@@ -49,8 +49,15 @@ pub struct Batcher<T> {
 /// Challenges that one quote is to answer. Whoever holds it owes [`Batcher::complete`] a result.
 #[must_use = "everybody in it waits until it is completed"]
 pub struct Batch<T> {
-    tree: Tree,
     entries: Vec<(Claims, T)>,
+    tree: Option<Tree>,
+}
+
+/// What each caller of a batch gets, made one by one.
+pub struct Answers<T> {
+    entries: std::iter::Enumerate<std::vec::IntoIter<(Claims, T)>>,
+    tree: Tree,
+    quoted: Result<Arc<Quoted>, TpmError>,
 }
 
 impl<T> Batcher<T> {
@@ -110,31 +117,33 @@ impl<T> Batcher<T> {
     }
 
     /// Everybody who waits, unless a quote is in flight or nobody waits. `gone` says whose caller
-    /// has left meanwhile: these are left out.
+    /// has left meanwhile: these are left out. Nothing is hashed yet, so a lock is held shortly.
     pub fn begin(&mut self, gone: impl Fn(&T) -> bool) -> Option<Batch<T>> {
         if self.in_flight {
             return None;
         }
-        self.local.clear();
-        self.links = 0;
-        let entries: Vec<_> = std::mem::take(&mut self.waiting)
+        let entries: Vec<_> = self
+            .take_all()
             .into_iter()
             .filter(|(_, reply)| !gone(reply))
             .map(|(challenge, reply)| (challenge.claims(self.node_key), reply))
             .collect();
-        let leaves = entries.iter().map(|(claims, _)| claims.leaf()).collect();
-        // None only for nobody: what may wait is what a tree may hold.
-        let tree = Tree::new(leaves)?;
+        if entries.is_empty() {
+            return None;
+        }
         self.in_flight = true;
-        Some(Batch { tree, entries })
+        Some(Batch {
+            entries,
+            tree: None,
+        })
     }
 
-    /// What each caller gets for the quote of `batch`.
+    /// The quote of `batch` was made, or was not.
     pub fn complete(
         &mut self,
         batch: Batch<T>,
         quoted: Result<Arc<Quoted>, TpmError>,
-    ) -> Vec<(T, Result<Evidence, TpmError>)> {
+    ) -> Answers<T> {
         self.in_flight = false;
         match &quoted {
             Ok(_) => {
@@ -144,7 +153,19 @@ impl<T> Batcher<T> {
             }
             Err(_) => self.counters.errors += 1,
         }
-        batch.answers(&quoted)
+        batch.answers(quoted)
+    }
+
+    /// Everybody who waits, since nobody will answer any more.
+    pub fn abandon(&mut self) -> Vec<T> {
+        let all = self.take_all().into_iter();
+        all.map(|(_, reply)| reply).collect()
+    }
+
+    fn take_all(&mut self) -> Vec<(Challenge, T)> {
+        self.local.clear();
+        self.links = 0;
+        std::mem::take(&mut self.waiting)
     }
 
     #[must_use]
@@ -158,9 +179,9 @@ impl<T> Batcher<T> {
 
 impl<T> Batch<T> {
     /// What the quote has to sign.
-    #[must_use]
-    pub fn qualifying_data(&self) -> Sha256 {
-        qualifying_data(self.tree.size(), self.tree.root())
+    pub fn qualifying_data(&mut self) -> Sha256 {
+        let tree = self.tree.get_or_insert_with(|| tree_of(&self.entries));
+        qualifying_data(tree.size(), tree.root())
     }
 
     #[must_use]
@@ -173,22 +194,31 @@ impl<T> Batch<T> {
         self.entries.is_empty()
     }
 
-    fn answers(
-        self,
-        quoted: &Result<Arc<Quoted>, TpmError>,
-    ) -> Vec<(T, Result<Evidence, TpmError>)> {
-        let Self { tree, entries } = self;
-        let answer = |(at, (claims, reply))| {
-            let evidence = quoted
-                .as_ref()
-                .map_err(Clone::clone)
-                .map(|quoted| Evidence {
-                    claims,
-                    inclusion: tree.inclusion(at).expect("each entry is a leaf"),
-                    quoted: Arc::clone(quoted),
-                });
-            (reply, evidence)
-        };
-        entries.into_iter().enumerate().map(answer).collect()
+    fn answers(self, quoted: Result<Arc<Quoted>, TpmError>) -> Answers<T> {
+        Answers {
+            tree: self.tree.unwrap_or_else(|| tree_of(&self.entries)),
+            entries: self.entries.into_iter().enumerate(),
+            quoted,
+        }
+    }
+}
+
+fn tree_of<T>(entries: &[(Claims, T)]) -> Tree {
+    let leaves = entries.iter().map(|(claims, _)| claims.leaf()).collect();
+    Tree::new(leaves).expect("somebody waits, and what may wait is what a tree may hold")
+}
+
+impl<T> Iterator for Answers<T> {
+    type Item = (T, Result<Evidence, TpmError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (at, (claims, reply)) = self.entries.next()?;
+        let evidence = self.quoted.as_ref().map_err(Clone::clone);
+        let evidence = evidence.map(|quoted| Evidence {
+            claims,
+            inclusion: self.tree.inclusion(at).expect("each entry is a leaf"),
+            quoted: Arc::clone(quoted),
+        });
+        Some((reply, evidence))
     }
 }

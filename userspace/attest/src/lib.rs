@@ -48,7 +48,7 @@ mod verify;
 
 pub use ak::{AkName, AkPublic, attributes};
 pub use attest::{Attest, ClockInfo, Counters};
-pub use batch::{Batch, BatchCounters, Batcher};
+pub use batch::{Answers, Batch, BatchCounters, Batcher};
 pub use chain::Roots;
 pub use claims::{
     Caller, Challenge, Claims, LinkExporter, NodeKey, Nonce, Purpose, qualifying_data,

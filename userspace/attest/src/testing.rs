@@ -218,7 +218,7 @@ impl Attester {
             let admitted = batcher.submit(challenge, (), Duration::ZERO);
             admitted.unwrap_or_else(|(error, ())| panic!("{error}"));
         }
-        let batch = batcher.begin(|()| false).expect("somebody waits");
+        let mut batch = batcher.begin(|()| false).expect("somebody waits");
         let quoted = self.quoted(&batch.qualifying_data().0);
         let answers = batcher.complete(batch, Ok(quoted));
         answers

@@ -23,9 +23,9 @@ fn a_thousand_callers_are_answered_by_one_quote() {
             .submit(challenge, caller, NOW)
             .expect("there is room");
     }
-    let batch = batcher.begin(|_| false).expect("many wait");
+    let mut batch = batcher.begin(|_| false).expect("many wait");
     let quoted = attester.quoted(&batch.qualifying_data().0);
-    let answers = batcher.complete(batch, Ok(quoted));
+    let answers: Vec<_> = batcher.complete(batch, Ok(quoted)).collect();
     for (caller, answer) in &answers {
         let claims = &answer.as_ref().expect("quoted").claims;
         assert_eq!(claims.caller.as_str(), format!("pod-{caller}"));
@@ -43,7 +43,7 @@ fn one_quote_is_in_flight_and_takes_along_all_who_wait() {
     let mut attester = Attester::new("a");
     let mut batcher = Batcher::new(attester.node_key);
     batcher.submit(challenge(0), 0, NOW).expect("room");
-    let first = batcher.begin(|_| false).expect("one waits");
+    let mut first = batcher.begin(|_| false).expect("one waits");
     for number in 1..10 {
         batcher
             .submit(challenge(number), number, NOW)
@@ -51,12 +51,12 @@ fn one_quote_is_in_flight_and_takes_along_all_who_wait() {
         assert!(batcher.begin(|_| false).is_none(), "one is in flight");
     }
     let quoted = attester.quoted(&first.qualifying_data().0);
-    assert_eq!(batcher.complete(first, Ok(quoted)).len(), 1);
+    assert_eq!(batcher.complete(first, Ok(quoted)).count(), 1);
     // Whoever came during the first quote is in the second, and waits for no third.
-    let second = batcher.begin(|_| false).expect("nine wait");
+    let mut second = batcher.begin(|_| false).expect("nine wait");
     assert_eq!((second.len(), batcher.counters().waiting), (9, 0));
     let quoted = attester.quoted(&second.qualifying_data().0);
-    assert_eq!(batcher.complete(second, Ok(quoted)).len(), 9);
+    assert_eq!(batcher.complete(second, Ok(quoted)).count(), 9);
     assert!(batcher.begin(|_| false).is_none(), "nobody waits");
 }
 
@@ -76,9 +76,13 @@ fn an_error_of_the_tpm_is_told_to_all_and_the_next_quote_is_tried() {
     }
     assert_eq!(batcher.counters().errors, 1);
     batcher.submit(challenge(4), 4, NOW).expect("room");
-    let batch = batcher.begin(|_| false).expect("one waits");
+    let mut batch = batcher.begin(|_| false).expect("one waits");
     let quoted = attester.quoted(&batch.qualifying_data().0);
-    assert!(batcher.complete(batch, Ok(quoted))[0].1.is_ok());
+    assert!(
+        batcher
+            .complete(batch, Ok(quoted))
+            .all(|(_, answer)| answer.is_ok())
+    );
 }
 
 #[test]
@@ -154,9 +158,21 @@ fn who_waits_while_the_svid_is_renewed_gets_evidence_about_the_new_key() {
     batcher.submit(challenge(0), (), NOW).expect("room");
     let renewed = kedge_attest::Sha256([9; 32]);
     batcher.use_node_key(renewed);
-    let batch = batcher.begin(|()| false).expect("one waits");
+    let mut batch = batcher.begin(|()| false).expect("one waits");
     let quoted = attester.quoted(&batch.qualifying_data().0);
-    let answers = batcher.complete(batch, Ok(quoted));
+    let answers: Vec<_> = batcher.complete(batch, Ok(quoted)).collect();
     let evidence = answers[0].1.as_ref().expect("quoted");
     assert_eq!(evidence.claims.node_key, renewed);
+}
+
+#[test]
+fn who_waits_when_nobody_will_answer_any_more_is_handed_back() {
+    let mut batcher = Batcher::new(Attester::new("a").node_key);
+    for number in 0..3 {
+        batcher
+            .submit(challenge(number), number, NOW)
+            .expect("room");
+    }
+    assert_eq!(batcher.abandon(), [0, 1, 2]);
+    assert_eq!(batcher.counters().waiting, 0);
 }
