@@ -1,6 +1,7 @@
 //! Certificate chains of AKs and EKs, up to roots that are pinned.
 
 use crate::error::ChainError;
+use crate::limits::{CERTIFICATE_BYTES_MAX, CHAIN_CERTIFICATES_MAX};
 use kedge_model::SpiffeId;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
@@ -63,6 +64,10 @@ impl Roots {
         usage: Usage,
         now: UnixTime,
     ) -> Result<(), ChainError> {
+        let is_large = |der: &CertificateDer<'_>| der.len() > CERTIFICATE_BYTES_MAX;
+        if chain.len() > CHAIN_CERTIFICATES_MAX || chain.iter().any(is_large) {
+            return Err(ChainError::TooLong(chain.len()));
+        }
         let (leaf, intermediates) = chain.split_first().ok_or(ChainError::Missing)?;
         EndEntityCert::try_from(leaf)
             .map_err(|_| ChainError::Malformed)?

@@ -5,7 +5,7 @@ use crate::ak::AkName;
 use crate::attest::Counters;
 use crate::claims::Purpose;
 use crate::digest::Sha256;
-use crate::limits::{CALLER_BYTES_MAX, NONCE_BYTES_MAX, NONCE_BYTES_MIN};
+use crate::limits::{CALLER_BYTES_MAX, CHAIN_CERTIFICATES_MAX, NONCE_BYTES_MAX, NONCE_BYTES_MIN};
 use crate::tree::ProofError;
 use kedge_model::SpiffeId;
 
@@ -30,6 +30,8 @@ pub enum ChallengeError {
 pub enum ChainError {
     #[error("no certificate")]
     Missing,
+    #[error("{0} certificates, more than {CHAIN_CERTIFICATES_MAX}, or one of them too large")]
+    TooLong(usize),
     #[error("a certificate that is not well-formed X.509")]
     Malformed,
     #[error("a certificate that is not valid at this time")]

@@ -7,9 +7,9 @@
 
 use kedge_attest::testing::{self, AK_ATTRIBUTES, Attester, SoftTpm, challenge, challenge_of};
 use kedge_attest::{
-    Caller, ChainError, Challenge, Counters, EventLog, Evidence, Expected, Ledger, LinkExporter,
-    Nonce, PcrPolicy, ProofError, Purpose, Quoted, Rejection, RolledBack, Roots, Sha256, Verified,
-    Verifier, attributes,
+    Caller, ChainError, Challenge, Counters, EnrolError, Enrolment, EventLog, Evidence, Expected,
+    Ledger, LinkExporter, Nonce, PcrPolicy, ProofError, Purpose, Quoted, Rejection, Request,
+    RolledBack, Roots, Sha256, Verified, Verifier, attributes, limits,
 };
 use rustls_pki_types::UnixTime;
 use std::sync::Arc;
@@ -370,6 +370,28 @@ fn an_ak_without_a_certificate_of_a_configured_root_is_refused() {
     Arc::make_mut(&mut broken.quoted).ak_chain = vec![vec![1, 2, 3].into()];
     let refused = by(attester.roots(), &broken);
     assert_eq!(refused, Err(Rejection::AkChain(ChainError::Malformed)));
+}
+
+#[test]
+fn a_chain_past_its_bound_is_refused_before_it_is_looked_at() {
+    let attester = Attester::new("a");
+    let chain = vec![attester.ak_chain[0].clone(); limits::CHAIN_CERTIFICATES_MAX + 1];
+    let refused = with_quoted(|quoted| quoted.ak_chain = chain.clone());
+    assert!(
+        matches!(refused, Err(Rejection::Malformed(_))),
+        "by the form of Evidence"
+    );
+    let request = Request {
+        node: attester.node.clone(),
+        ek_chain: chain,
+        ak: attester.tpm.ak(),
+    };
+    let refused = Enrolment::begin(request, &attester.roots(), now()).err();
+    let count = limits::CHAIN_CERTIFICATES_MAX + 1;
+    assert_eq!(
+        refused,
+        Some(EnrolError::EkChain(ChainError::TooLong(count)))
+    );
 }
 
 #[test]
