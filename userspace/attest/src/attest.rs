@@ -113,3 +113,74 @@ pub(crate) fn qualified_name_in_endorsement(name: &[u8]) -> Vec<u8> {
     let digest = Sha256::of(&[&RH_ENDORSEMENT.to_be_bytes(), name]);
     [&ALG_SHA256.to_be_bytes()[..], &digest.0].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pcr::PcrValues;
+    use crate::testing::SoftTpm;
+    use crate::tpm::Tpm;
+
+    fn quote() -> crate::tpm::Quote {
+        let pcrs = PcrSelection::of(&[0, 7, 23]);
+        SoftTpm::default().quote(&[9; 32], pcrs).expect("no fault")
+    }
+
+    #[test]
+    fn a_quote_is_read_as_it_was_made() {
+        let quote = quote();
+        let attest = Attest::parse(&quote.attest).expect("a quote");
+        assert_eq!(attest.extra_data, [9; 32]);
+        assert_eq!(attest.selection, PcrSelection::of(&[0, 7, 23]));
+        assert_eq!(attest.pcr_digest, quote.pcrs.digest().0);
+        let counters = Counters {
+            reset: 3,
+            restart: 1,
+        };
+        assert_eq!(attest.clock.counters, counters);
+    }
+
+    #[test]
+    fn a_quote_cut_anywhere_or_with_a_byte_more_is_malformed() {
+        let bytes = quote().attest;
+        for end in 0..bytes.len() {
+            assert!(Attest::parse(&bytes[..end]).is_err(), "{end} bytes");
+        }
+        assert!(Attest::parse(&[&bytes[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn a_quote_of_another_bank_or_of_two_is_malformed() {
+        let bytes = quote().attest;
+        // TPML_PCR_SELECTION: a count, a bank, a length, as many octets; then the digest.
+        let selection = bytes.len() - (2 + 32) - (4 + 2 + 1 + 3);
+        for (at, value) in [
+            (selection + 3, 2),
+            (selection + 5, 0x04),
+            (selection + 6, 4),
+        ] {
+            let mut changed = bytes.clone();
+            changed[at] = value;
+            let refused = Attest::parse(&changed);
+            assert!(matches!(refused, Err(Rejection::Malformed(_))), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_signature_is_padded_and_none_longer_is_taken() {
+        let short = [&[0, 0x18, 0, 0x0b, 0, 1, 7][..], &[0, 2, 1, 2]].concat();
+        let fixed = parse_signature(&short).expect("short numbers");
+        assert_eq!((fixed[31], &fixed[62..]), (7, &[1, 2][..]));
+        assert!(fixed[..31].iter().all(|byte| *byte == 0));
+        let long = [&[0, 0x18, 0, 0x0b, 0, 33][..], &[1; 33], &[0, 1, 1]].concat();
+        assert!(parse_signature(&long).is_err());
+        assert!(parse_signature(&[&short[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn the_digest_of_pcrs_is_of_their_values_in_order_of_their_numbers() {
+        let (low, high) = ((2, Sha256([1; 32])), (9, Sha256([2; 32])));
+        let digest = Sha256::of(&[&[1; 32], &[2; 32]]);
+        assert_eq!(PcrValues::new([high, low]).digest(), digest);
+    }
+}

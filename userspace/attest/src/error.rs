@@ -103,23 +103,48 @@ pub enum Rejection {
         quoted: Sha256,
     },
     #[error(transparent)]
-    RolledBack(#[from] RolledBack),
+    Counters(#[from] LedgerError),
 }
 
-/// A TPM's counters went backwards.
+/// Why what is said of a TPM is not taken note of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RolledBack {
+pub enum LedgerError {
     #[error(
         "the TPM of AK {ak} was at reset {}, restart {} before, and says reset {}, restart {} now",
         newest.reset, newest.restart, found.reset, found.restart
     )]
-    Counters {
+    RolledBack {
         ak: AkName,
         newest: Counters,
         found: Counters,
     },
     #[error("there are {0} AKs already whose counters are remembered")]
     Full(usize),
+}
+
+impl LedgerError {
+    /// Short, stable name: a metric's label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::RolledBack { .. } => "counters-rolled-back",
+            Self::Full(_) => "too-many-aks",
+        }
+    }
+
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::RolledBack { .. } => {
+                "none if something old came late; if the TPM was replaced or cleared, enrol the node \
+                 again"
+            }
+            Self::Full(_) => {
+                "AKs of machines that are gone are remembered: start the Verifier anew"
+            }
+        }
+    }
 }
 
 impl Rejection {
@@ -145,7 +170,7 @@ impl Rejection {
             Self::PcrNotQuoted(_) => "pcr-not-quoted",
             Self::NoEventLog => "no-event-log",
             Self::EventLog { .. } => "event-log",
-            Self::RolledBack(_) => "counters-rolled-back",
+            Self::Counters(error) => error.label(),
         }
     }
 
@@ -193,13 +218,7 @@ impl Rejection {
             Self::EventLog { .. } => {
                 "treat the node as compromised: firmware measured other events than its log shows"
             }
-            Self::RolledBack(RolledBack::Full(_)) => {
-                "take nodes that no longer exist out of the Verifier: start it anew"
-            }
-            Self::RolledBack(RolledBack::Counters { .. }) => {
-                "none if old Evidence came late; if the TPM was replaced or cleared, enrol the node \
-                 again"
-            }
+            Self::Counters(error) => error.remedy(),
         }
     }
 }

@@ -215,6 +215,7 @@ fn put_le(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const EV_POST_CODE: u32 = 1;
 
@@ -285,5 +286,19 @@ mod tests {
         assert!(EventLog::parse(&bytes).is_err());
         let long = EventLog::encode_for_tests(&[event; 4]);
         assert!(EventLog::parse(&long).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_log_parses_leads_to_what_it_replays(at in any::<prop::sample::Index>(), byte: u8) {
+            let events: [(u32, u32, &[u8]); 3] =
+                [(0, EV_POST_CODE, b"a"), (7, EV_POST_CODE, b"b"), (0, EV_NO_ACTION, b"c")];
+            let mut bytes = EventLog::encode_for_tests(&events);
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(log) = EventLog::parse(&bytes) {
+                prop_assert_eq!(log.check(&PcrValues::new(log.replay())), Ok(()));
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Results that a Relying Party keeps: aged by a clock that nobody sets.
 
 use crate::attest::Counters;
-use crate::error::RolledBack;
+use crate::error::LedgerError;
 use crate::ledger::{Ledger, Order};
 use crate::limits::RESULT_LIFETIME;
 use crate::result::AttestationResult;
@@ -105,7 +105,7 @@ pub trait Results {
     ///
     /// # Errors
     /// When the node's TPM has been further already, or there is no room.
-    fn keep(&mut self, held: Held) -> Result<Order, RolledBack>;
+    fn keep(&mut self, held: Held) -> Result<Order, LedgerError>;
 }
 
 /// In memory.
@@ -128,7 +128,7 @@ impl Results for MemoryResults {
         self.by_node.get(node)
     }
 
-    fn keep(&mut self, held: Held) -> Result<Order, RolledBack> {
+    fn keep(&mut self, held: Held) -> Result<Order, LedgerError> {
         let result = held.result();
         let counters: Counters = result.counters();
         let order = self.ledger.admit(result.ak(), counters, result.issued())?;
@@ -222,6 +222,6 @@ mod tests {
         assert_eq!(results.keep(of(7)), Ok(Order::Newest));
         results.forget_ended(at(100_000), Duration::ZERO);
         let refused = results.keep(of(6)).expect_err("rolled back");
-        assert!(matches!(refused, RolledBack::Counters { .. }));
+        assert!(matches!(refused, LedgerError::RolledBack { .. }));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::ak::AkName;
 use crate::attest::Counters;
-use crate::error::RolledBack;
+use crate::error::LedgerError;
 use crate::limits::AKS_MAX;
 use std::collections::HashMap;
 
@@ -42,16 +42,16 @@ impl Ledger {
     ///
     /// # Errors
     /// When the AK's TPM has been further already. Nothing is noted then.
-    pub fn admit(&mut self, ak: AkName, found: Counters, at: u64) -> Result<Order, RolledBack> {
+    pub fn admit(&mut self, ak: AkName, found: Counters, at: u64) -> Result<Order, LedgerError> {
         let Some(newest) = self.newest.get_mut(&ak) else {
             if self.newest.len() >= self.limit {
-                return Err(RolledBack::Full(self.limit));
+                return Err(LedgerError::Full(self.limit));
             }
             self.newest.insert(ak, (found, at));
             return Ok(Order::Newest);
         };
         if found < newest.0 {
-            return Err(RolledBack::Counters {
+            return Err(LedgerError::RolledBack {
                 ak,
                 newest: newest.0,
                 found,
@@ -83,7 +83,7 @@ mod tests {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.admit(ak(1), at(5, 2), 100), Ok(Order::Newest));
         for back in [at(5, 1), at(4, 9)] {
-            let refused = RolledBack::Counters {
+            let refused = LedgerError::RolledBack {
                 ak: ak(1),
                 newest: at(5, 2),
                 found: back,
@@ -101,7 +101,7 @@ mod tests {
         let mut ledger = Ledger::with_limit(2);
         assert!(ledger.admit(ak(1), at(0, 0), 0).is_ok());
         assert!(ledger.admit(ak(2), at(0, 0), 0).is_ok());
-        assert_eq!(ledger.admit(ak(3), at(0, 0), 0), Err(RolledBack::Full(2)));
+        assert_eq!(ledger.admit(ak(3), at(0, 0), 0), Err(LedgerError::Full(2)));
         assert!(ledger.admit(ak(1), at(1, 0), 0).is_ok());
     }
 }

@@ -57,7 +57,7 @@ pub use credential::Credential;
 pub use digest::Sha256;
 pub use enrol::{ApprovedAk, EnrolError, Enrolment, Request};
 pub use error::{
-    BatchError, ChainError, ChallengeError, Malformed, Rejection, RolledBack, TpmError,
+    BatchError, ChainError, ChallengeError, LedgerError, Malformed, Rejection, TpmError,
 };
 pub use event_log::{Event, EventLog};
 pub use evidence::{Evidence, Quoted, VERSION};

@@ -8,7 +8,7 @@ use crate::ak::AkName;
 use crate::attest::Counters;
 use crate::claims::NodeKey;
 use crate::digest::Sha256;
-use crate::error::RolledBack;
+use crate::error::LedgerError;
 use crate::limits::{
     CLOCK_SKEW_MAX, PINNED_KEYS_MAX, RESULT_BYTES_MAX, RESULT_HARD_LIFETIME_MAX, RESULT_LIFETIME,
 };
@@ -53,7 +53,7 @@ pub enum ResultError {
     #[error("Attestation Result does not affirm the node")]
     NotAffirming,
     #[error(transparent)]
-    RolledBack(#[from] RolledBack),
+    Counters(#[from] LedgerError),
     #[error("more than {0} Verifier keys, or none")]
     Pins(usize),
     #[error("Verifier {0} has the key of a CA or of this node; a Verifier needs one of its own")]
@@ -78,7 +78,7 @@ impl ResultError {
             Self::Ended { .. } | Self::PastHardExpiry(_) => "result-ended",
             Self::OtherPolicy(_) => "result-other-policy",
             Self::NotAffirming => "result-not-affirming",
-            Self::RolledBack(_) => "counters-rolled-back",
+            Self::Counters(error) => error.label(),
             Self::Pins(_) | Self::PinnedForbidden(_) | Self::NotAKey => "verifier-keys",
         }
     }
@@ -107,9 +107,7 @@ impl ResultError {
             }
             Self::OtherPolicy(_) => "give the Verifier the policy that this node requires",
             Self::NotAffirming => "see the Verifier's log for why",
-            Self::RolledBack(_) => {
-                "none if an old Result came late; if the TPM was replaced, enrol the node again"
-            }
+            Self::Counters(error) => error.remedy(),
             Self::Pins(_) | Self::PinnedForbidden(_) | Self::NotAKey => {
                 "make a key for the Verifier alone, and pin its public half"
             }

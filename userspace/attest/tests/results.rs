@@ -10,8 +10,9 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use kedge_attest::testing::{Attester, challenge};
 use kedge_attest::{
-    AttestationResult, BootTime, Held, Ledger, MemoryResults, PcrPolicy, Pin, PinnedKeys, Required,
-    ResultError, Results, RolledBack, Sha256, Standing, Verified, Verifier, VerifierKey, limits,
+    AttestationResult, BootTime, Held, Ledger, LedgerError, MemoryResults, PcrPolicy, Pin,
+    PinnedKeys, Required, ResultError, Results, Sha256, Standing, Verified, Verifier, VerifierKey,
+    limits,
 };
 use rustls_pki_types::UnixTime;
 use serde_json::{Value, json};
@@ -323,7 +324,7 @@ fn a_result_from_before_a_reboot_is_refused_once_a_later_one_is_known() {
     assert!(results.keep(hold(&before)).is_ok());
     assert!(results.keep(hold(&after)).is_ok());
     let refused = results.keep(hold(&before));
-    assert!(matches!(refused, Err(RolledBack::Counters { .. })));
+    assert!(matches!(refused, Err(LedgerError::RolledBack { .. })));
 }
 
 #[test]

@@ -8,8 +8,8 @@
 use kedge_attest::testing::{self, AK_ATTRIBUTES, Attester, SoftTpm, challenge, challenge_of};
 use kedge_attest::{
     Caller, ChainError, Challenge, Counters, EnrolError, Enrolment, EventLog, Evidence, Expected,
-    Ledger, LinkExporter, Nonce, PcrPolicy, ProofError, Purpose, Quoted, Rejection, Request,
-    RolledBack, Roots, Sha256, Verified, Verifier, attributes, limits,
+    Ledger, LedgerError, LinkExporter, Nonce, PcrPolicy, ProofError, Purpose, Quoted, Rejection,
+    Request, Roots, Sha256, Verified, Verifier, attributes, limits,
 };
 use rustls_pki_types::UnixTime;
 use std::sync::Arc;
@@ -339,7 +339,7 @@ fn counters_that_went_back_are_refused() {
     let refused = attest(&mut attester);
     assert!(matches!(
         refused,
-        Err(Rejection::RolledBack(RolledBack::Counters { .. }))
+        Err(Rejection::Counters(LedgerError::RolledBack { .. }))
     ));
     attester.tpm.clock.counters = Counters {
         reset: 4,

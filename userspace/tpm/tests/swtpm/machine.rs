@@ -46,7 +46,7 @@ impl Machine {
     /// # Errors
     /// When swtpm is not installed here.
     pub fn new() -> Result<Self, String> {
-        for program in ["swtpm", "swtpm_setup"] {
+        for program in ["swtpm", "swtpm_setup", "setpriv"] {
             let found = Command::new(program).arg("--version").output();
             found.map_err(|_| format!("no {program} here: `cargo xtask setup` installs it"))?;
         }
@@ -112,7 +112,9 @@ impl Machine {
     fn power_on(&mut self) {
         let state = self.folder.path().join("state");
         let tcp = |port| format!("type=tcp,port={port},bindaddr=127.0.0.1");
-        let child = Command::new("swtpm")
+        // Should this process be killed, its TPM ends with it.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "swtpm"])
             .args(["socket", "--tpm2", "--tpmstate"])
             .arg(format!("dir={}", state.display()))
             .args(["--server", &tcp(self.port), "--ctrl", &tcp(self.port + 1)])

@@ -13,8 +13,8 @@ mod machine;
 use kedge_attest::testing::challenge;
 use kedge_attest::{
     AkPublic, Attest, Batcher, Caller, Challenge, Credential, EnrolError, Enrolment, Evidence,
-    Expected, Ledger, NodeKey, Nonce, PcrPolicy, PcrSelection, Quote, Quoted, Rejection, Request,
-    RolledBack, Roots, Sha256, Tpm, TpmError, Verifier,
+    Expected, Ledger, LedgerError, NodeKey, Nonce, PcrPolicy, PcrSelection, Quote, Quoted,
+    Rejection, Request, Roots, Sha256, Tpm, TpmError, Verifier,
 };
 use kedge_identity::Ca;
 use kedge_model::{SpiffeId, TrustDomain};
@@ -245,7 +245,7 @@ fn evidence_from_before_a_reboot_is_refused_once_the_tpm_has_been_further() {
     let refused = verifier.verify(&before, &expected(1), &mut ledger, now());
     assert!(matches!(
         refused,
-        Err(Rejection::RolledBack(RolledBack::Counters { .. }))
+        Err(Rejection::Counters(LedgerError::RolledBack { .. }))
     ));
 }
 
