@@ -12,7 +12,7 @@ use crate::claims::{Challenge, Claims, NodeKey, Purpose, qualifying_data};
 use crate::digest::Sha256;
 use crate::error::{BatchError, TpmError};
 use crate::evidence::{Evidence, Quoted};
-use crate::limits::{LINK_WAITING_MAX, LOCAL_WAITING_MAX};
+use crate::limits::{LOCAL_WAITING_MAX, OWN_WAITING_MAX};
 use crate::share::{Places, Rates};
 use crate::tree::Tree;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct Batcher<T> {
     node_key: NodeKey,
     waiting: Vec<(Challenge, T)>,
     local: Places,
-    links: usize,
+    own: usize,
     rates: Rates,
     in_flight: bool,
     counters: BatchCounters,
@@ -68,7 +68,7 @@ impl<T> Batcher<T> {
             node_key,
             waiting: Vec::new(),
             local: Places::new(LOCAL_WAITING_MAX),
-            links: 0,
+            own: 0,
             rates: Rates::default(),
             in_flight: false,
             counters: BatchCounters::default(),
@@ -102,14 +102,15 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Links are few, are limited where they are made, and have room of their own.
+    /// What the daemon itself asks, for its links and Results, is limited where it is asked and has
+    /// room of its own: callers on the node cannot keep it from the TPM.
     fn admit(&mut self, challenge: &Challenge, now: Duration) -> Result<(), BatchError> {
         let caller = challenge.caller();
-        if challenge.purpose() == Purpose::Link {
-            if self.links == LINK_WAITING_MAX {
-                return Err(BatchError::Full(LINK_WAITING_MAX));
+        if challenge.purpose() != Purpose::Local {
+            if self.own == OWN_WAITING_MAX {
+                return Err(BatchError::Full(OWN_WAITING_MAX));
             }
-            self.links += 1;
+            self.own += 1;
             return Ok(());
         }
         self.rates.take(caller, now)?;
@@ -164,7 +165,7 @@ impl<T> Batcher<T> {
 
     fn take_all(&mut self) -> Vec<(Challenge, T)> {
         self.local.clear();
-        self.links = 0;
+        self.own = 0;
         std::mem::take(&mut self.waiting)
     }
 

@@ -32,10 +32,11 @@ pub const POLICY_BYTES_MAX: usize = 1 << 20;
 
 /// Challenges of callers on the node that may wait for the next quote.
 pub const LOCAL_WAITING_MAX: usize = 4_096;
-/// Challenges of links that may wait for the next quote: room of their own.
-pub const LINK_WAITING_MAX: usize = 1_024;
+/// Challenges of the daemon itself (links, Results, enrolment) that may wait for the next quote: room
+/// that nobody on the node can fill.
+pub const OWN_WAITING_MAX: usize = 1_024;
 /// Leaves of the largest tree: all that may wait.
-pub const LEAVES_MAX: usize = LOCAL_WAITING_MAX + LINK_WAITING_MAX;
+pub const LEAVES_MAX: usize = LOCAL_WAITING_MAX + OWN_WAITING_MAX;
 /// Callers whose rate is remembered.
 pub const CALLERS_MAX: usize = 8_192;
 /// Challenges that one caller may ask at once, and how many each second gives back.

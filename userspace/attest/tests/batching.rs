@@ -102,7 +102,7 @@ fn a_caller_that_floods_is_refused_and_the_others_are_not() {
 }
 
 #[test]
-fn a_tpm_that_hangs_fills_a_bounded_room_and_leaves_the_links_theirs() {
+fn a_tpm_that_hangs_fills_a_bounded_room_and_leaves_the_daemon_its_own() {
     let mut batcher = Batcher::new(Attester::new("a").node_key);
     batcher.submit(challenge(0), (), NOW).expect("room");
     // It is never completed.
@@ -120,7 +120,14 @@ fn a_tpm_that_hangs_fills_a_bounded_room_and_leaves_the_links_theirs() {
         refused,
         Err((BatchError::Full(limits::LOCAL_WAITING_MAX), ()))
     );
-    for number in 0..limits::LINK_WAITING_MAX as u64 {
+    let own = |make: fn(Caller, Nonce) -> Challenge| {
+        let nonce = Nonce::new([0; 16]).expect("16 bytes");
+        make(Caller::new("pod-late").expect("short"), nonce)
+    };
+    for challenge in [own(Challenge::appraisal), own(Challenge::enrolment)] {
+        assert!(batcher.submit(challenge, (), NOW).is_ok());
+    }
+    for number in 2..limits::OWN_WAITING_MAX as u64 {
         assert!(
             batcher.submit(link_challenge(number), (), NOW).is_ok(),
             "link {number}"
@@ -129,7 +136,7 @@ fn a_tpm_that_hangs_fills_a_bounded_room_and_leaves_the_links_theirs() {
     let refused = batcher.submit(link_challenge(0), (), NOW);
     assert_eq!(
         refused,
-        Err((BatchError::Full(limits::LINK_WAITING_MAX), ()))
+        Err((BatchError::Full(limits::OWN_WAITING_MAX), ()))
     );
     assert_eq!(batcher.counters().waiting, limits::LEAVES_MAX);
 }
