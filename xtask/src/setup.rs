@@ -6,6 +6,7 @@ use crate::shell::{command, find_program, pass_through};
 use anyhow::{Result, bail};
 use std::fs;
 use std::io::{BufRead, IsTerminal, Write};
+use std::process::Command;
 
 /// A program that the lab or the build runs, and the package that has it.
 struct Need {
@@ -15,7 +16,7 @@ struct Need {
     arch: &'static str,
 }
 
-const NEEDS: [Need; 19] = [
+const NEEDS: [Need; 23] = [
     need("cc", "build-essential", "gcc", "gcc"),
     need("git", "git", "git", "git"),
     need("ip", "iproute2", "iproute", "iproute2"),
@@ -40,7 +41,13 @@ const NEEDS: [Need; 19] = [
     need("bpftool", "bpftool", "bpftool", "bpf"),
     need("depmod", "kmod", "kmod", "kmod"),
     need("xz", "xz-utils", "xz", "xz"),
+    need("swtpm", "swtpm", "swtpm", "swtpm"),
+    need("swtpm_setup", "swtpm-tools", "swtpm-tools", "swtpm"),
+    need("pkg-config", "pkg-config", "pkgconf-pkg-config", "pkgconf"),
+    need(TSS2, "libtss2-dev", "tpm2-tss-devel", "tpm2-tss"),
 ];
+/// A library, which pkg-config knows: kedge-tpm is linked with it.
+const TSS2: &str = "tss2-esys";
 /// Debian keeps it off the path, in a folder of its version.
 const POSTGRES: &str = "postgres";
 
@@ -63,8 +70,16 @@ impl Need {
         if self.program == POSTGRES && crate::lab::services::postgres_bin().is_some() {
             return true;
         }
+        if self.program == TSS2 {
+            return is_library(TSS2);
+        }
         find_program(self.program).is_some()
     }
+}
+
+fn is_library(name: &str) -> bool {
+    let asked = Command::new("pkg-config").args(["--exists", name]).status();
+    asked.is_ok_and(|status| status.success())
 }
 
 /// One step of setup beside the distribution's packages.

@@ -8,7 +8,7 @@ use crate::verify;
 use kedge_model::{SpiffeId, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, SanType, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 
 const CERTIFICATE_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca.key";
+/// tcg-kp-AIKCertificate (TCG EK Credential Profile): the key of a TPM that signs quotes.
+const AK_USAGE: [u64; 5] = [2, 23, 133, 8, 3];
 
 /// A certificate authority of one trust domain. Its key (ECDSA P-256) never leaves `ca.key`.
 pub struct Ca {
@@ -27,6 +29,12 @@ pub struct Ca {
     certificate_pem: String,
     not_after: UnixTime,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate of an AK: PEM. It says whose machine the key is in, and is no SVID.
+pub struct IssuedAk {
+    pub certificate_pem: String,
+    pub not_after: UnixTime,
 }
 
 /// A leaf, its key and the bundle that verifies it, all PEM.
@@ -126,12 +134,7 @@ impl Ca {
         lifetime: Duration,
         now: UnixTime,
     ) -> Result<Issued, StoreError> {
-        if id.trust_domain() != self.trust_domain {
-            return Err(StoreError::ForeignId {
-                id: id.clone(),
-                ca: self.trust_domain.clone(),
-            });
-        }
+        self.require_own(id)?;
         let not_after = self.end_of(lifetime, now)?;
         let key = KeyPair::generate().map_err(StoreError::Issue)?;
         let certificate = leaf_params(id, now, not_after)
@@ -143,6 +146,45 @@ impl Ca {
             bundle_pem: self.certificate_pem.clone(),
             not_after,
         })
+    }
+
+    /// Certifies the key of a TPM for the node whose machine has it. Whether it has is for the caller
+    /// to find out first (docs/attestation.md, "Enrolment"). `public_key` is DER of the
+    /// SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// When `node` is no node of this trust domain, the key is not readable, or the certificate would
+    /// outlive the CA or the limit.
+    pub fn issue_ak(
+        &self,
+        node: &SpiffeId,
+        public_key: &[u8],
+        lifetime: Duration,
+        now: UnixTime,
+    ) -> Result<IssuedAk, StoreError> {
+        self.require_own(node)?;
+        if node.node_name().is_none() {
+            return Err(SvidError::NotANode(node.clone()).into());
+        }
+        let not_after = self.end_of(lifetime, now)?;
+        let key = SubjectPublicKeyInfo::from_der(public_key).map_err(StoreError::Issue)?;
+        let certificate = ak_params(node, now, not_after)
+            .and_then(|params| params.signed_by(&key, &self.issuer))
+            .map_err(StoreError::Issue)?;
+        Ok(IssuedAk {
+            certificate_pem: certificate.pem(),
+            not_after,
+        })
+    }
+
+    fn require_own(&self, id: &SpiffeId) -> Result<(), StoreError> {
+        match id.trust_domain() == self.trust_domain {
+            true => Ok(()),
+            false => Err(StoreError::ForeignId {
+                id: id.clone(),
+                ca: self.trust_domain.clone(),
+            }),
+        }
     }
 
     fn end_of(&self, lifetime: Duration, now: UnixTime) -> Result<UnixTime, StoreError> {
@@ -200,6 +242,17 @@ fn leaf_params(
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
     params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// Neither serverAuth nor clientAuth: no peer takes it for an SVID.
+fn ak_params(
+    node: &SpiffeId,
+    now: UnixTime,
+    not_after: UnixTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = leaf_params(node, now, not_after)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(AK_USAGE.to_vec())];
     Ok(params)
 }
 

@@ -22,7 +22,7 @@ mod svid;
 mod trust;
 mod verify;
 
-pub use ca::{Ca, Issued};
+pub use ca::{Ca, Issued, IssuedAk};
 pub use error::{RevocationError, StoreError, SvidError};
 pub use files::SvidPaths;
 pub use svid::NodeSvid;

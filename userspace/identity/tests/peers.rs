@@ -9,7 +9,8 @@ use kedge_identity::{
 };
 use kedge_model::{NodeName, SpiffeId, TrustDomain};
 use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -364,4 +365,27 @@ fn a_ca_issues_for_its_own_trust_domain_and_for_a_bounded_time() {
         Some(StoreError::Lifetime { .. })
     ));
     assert!(issue(&node("a"), 90).is_none());
+}
+
+#[test]
+fn the_certificate_of_a_tpms_key_is_no_svid() {
+    let us = Authority::new();
+    let key = KeyPair::generate().unwrap();
+    let issue = |id: &SpiffeId| {
+        let spki = key.subject_public_key_info();
+        us.ca.issue_ak(id, &spki, LEAF_LIFETIME_DEFAULT, at(0))
+    };
+    let issued = issue(&node("a")).unwrap();
+    let leaf = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).unwrap();
+    let refused = verify_peer(&leaf, &[], &us.trust, &trust_domain(), at(0));
+    assert!(matches!(refused, Err(SvidError::Usage(_))), "{refused:?}");
+    let workload = SpiffeId::parse("spiffe://lab.kedge/ns/x/sa/web").unwrap();
+    let refused = issue(&workload).err();
+    assert!(matches!(
+        refused,
+        Some(StoreError::Svid(SvidError::NotANode(_)))
+    ));
+    let foreign = SpiffeId::parse("spiffe://other.kedge/kedge/node/a").unwrap();
+    let refused = issue(&foreign).err();
+    assert!(matches!(refused, Some(StoreError::ForeignId { .. })));
 }
