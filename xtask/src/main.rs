@@ -21,7 +21,7 @@ test --full              yes   hours            the same with the heavy counts
 bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
-vm test [KERNEL…]        yes   2 min a kernel   the tests that touch the kernel, on other kernels
+vm test [KERNEL…]        yes   8 min a kernel   the tests that touch the kernel, on other kernels
 vm bench [KERNEL]        yes   2 min            instructions a byte and a round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
@@ -63,7 +63,7 @@ enum Verb {
         /// Take a skip for a failure.
         #[arg(long)]
         strict: bool,
-        /// The fuzz targets too, 30 s each.
+        /// The fuzz targets too, 15 s each.
         #[arg(long)]
         fuzz: bool,
         /// The tests that touch the kernel also on other kernels, in virtual machines.
@@ -139,8 +139,8 @@ enum VmVerb {
     Test {
         /// As vm-tests/kernels.toml names them; all of them without one.
         kernels: Vec<String>,
-        /// Only runs with one of these words in their name, or one test of such, and scenarios of
-        /// two nodes only if asked for: `--only records,shapes/kernel:sixty_four`.
+        /// Only runs with one of these words in their name, or one test of such, also those that are
+        /// played on request only: `--only records,shapes/kernel:sixty_four`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },

@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 /// Each target for so long, as CI does it.
-const FUZZ_SECONDS_EACH: u64 = 30;
+const FUZZ_SECONDS_EACH: u64 = 15;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
 const SCENARIOS: [&str; 15] = [

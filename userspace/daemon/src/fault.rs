@@ -10,6 +10,7 @@
 //! | `record-0-sealed` | `header-read`, `number-taken`, `policy-checked`, `workload-connected` |
 //! | `records-written`: first its flight | `records-written`: first its answer |
 //! | `answer-read`, `bytes-delivered` | `bytes-delivered` |
+//! | `kernel-key-due`, `kernel-key-given`, of either direction | the same |
 //! | `close-written` | `close-written`, before FIN |
 //!
 //! `KEDGE_SEAL_LOG=FILE` appends 24 bytes to a file before each seal: the key's fingerprint

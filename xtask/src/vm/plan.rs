@@ -22,22 +22,31 @@ struct Scenario {
     /// `None`: it chooses itself.
     records: Option<&'static str>,
     words: &'static [&'static str],
+    /// Otherwise it is played on request only: under emulation it takes minutes.
+    always: bool,
 }
 
 /// The programs of `xtask/tests` that [`runs`] and [`counting`] name.
-pub const SCENARIO_PROGRAMS: [&str; 5] =
-    ["first_light", "guard", INSTRUCTIONS, "records", "shapes"];
+pub const SCENARIO_PROGRAMS: [&str; 6] = [
+    "deaths",
+    "first_light",
+    "guard",
+    INSTRUCTIONS,
+    "records",
+    "shapes",
+];
 
 /// What [`counting`] runs.
 pub const INSTRUCTIONS: &str = "instructions";
 
 /// Each wants a lab, a capture and nothing but kedge's own servers; none has a tight time in it,
 /// since the clock of an emulated machine stutters.
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 6] = [
     Scenario {
         program: "records",
         records: None,
         words: &[],
+        always: true,
     },
     Scenario {
         program: "first_light",
@@ -49,6 +58,7 @@ const SCENARIOS: [Scenario; 5] = [
             "an_open_flow_that_a_new_policy_denies_is_reset_with_the_reason",
             "the_first_bytes_of_a_flow_leave_before_anything_comes_back",
         ],
+        always: true,
     },
     Scenario {
         program: "guard",
@@ -58,16 +68,25 @@ const SCENARIOS: [Scenario; 5] = [
             "a_process_of_a_node_enters_no_require_pod_of_either_node",
             "raw_segments_of_a_require_pod_never_reach_the_wire",
         ],
+        always: true,
     },
     Scenario {
         program: "shapes",
         records: Some("kernel"),
         words: &OVER_THE_WIRE,
+        always: true,
     },
     Scenario {
         program: "shapes",
         records: Some("userspace"),
         words: &OVER_THE_WIRE,
+        always: false,
+    },
+    Scenario {
+        program: "deaths",
+        records: Some("kernel"),
+        words: &[],
+        always: false,
     },
 ];
 
@@ -84,20 +103,20 @@ const TIMES_PERCENT: &str = "10";
 /// How many times as long as usual something may take there.
 const PATIENCE: &str = "4";
 
-/// The runs for a kernel: all `tests`, since two nodes in an emulated machine take many minutes.
-/// With `only`, those tests and, where kedge can be loaded, those scenarios that have one of its
-/// words in their name; of `RUN:TEST`, no other test than that.
+/// The runs for a kernel: all `tests` and, where kedge can be loaded, the scenarios that are always
+/// played. With `only`, those tests and scenarios that have one of its words in their name; of
+/// `RUN:TEST`, no other test than that.
 #[must_use]
 pub fn runs(kernel: &Kernel, tests: &[&str], only: &[String]) -> Vec<Run> {
-    let tests = tests.iter().map(|name| test(name));
-    if only.is_empty() {
-        return tests.collect();
+    let scenarios = SCENARIOS
+        .iter()
+        .filter(|scenario| kernel.capture && (scenario.always || !only.is_empty()));
+    let all = tests.iter().map(|name| test(name));
+    let all = all.chain(scenarios.map(Scenario::run));
+    match only {
+        [] => all.collect(),
+        _ => all.filter_map(|run| asked(run, only)).collect(),
     }
-    let scenarios = SCENARIOS.iter().filter(|_| kernel.capture);
-    tests
-        .chain(scenarios.map(Scenario::run))
-        .filter_map(|run| asked(run, only))
-        .collect()
 }
 
 fn asked(mut run: Run, only: &[String]) -> Option<Run> {
@@ -118,6 +137,7 @@ pub fn counting() -> Vec<Run> {
         program: INSTRUCTIONS,
         records: None,
         words: &[],
+        always: false,
     };
     vec![scenario.run()]
 }
@@ -206,10 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn scenarios_are_played_on_request_where_kedge_can_be_loaded_and_nowhere_else() {
+    fn scenarios_are_played_where_kedge_can_be_loaded_and_all_of_them_on_request() {
         assert_eq!(of("5.10", &["shapes"]), <[&str; 0]>::default());
+        assert_eq!(of("5.10", &[]), ["flow"]);
         assert_eq!(of("6.1", &[""]).len(), 1 + SCENARIOS.len());
-        assert_eq!(of("6.1", &[]), ["flow"]);
+        let always = [
+            "flow",
+            "records",
+            "first_light/kernel",
+            "guard/kernel",
+            "shapes/kernel",
+        ];
+        assert_eq!(of("6.1", &[]), always);
     }
 
     #[test]

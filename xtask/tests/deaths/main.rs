@@ -54,6 +54,17 @@ const OPENER: [Step; 7] = [
     step("close", "close-written", 1, 2),
 ];
 
+/// Between the first sealed byte and keys that are the kernel's, in either direction.
+const KEYS: [Step; 2] = [
+    step("a key not yet the kernel's", "kernel-key-due", 1, 1),
+    step(
+        "a key the kernel's, the next not yet",
+        "kernel-key-given",
+        1,
+        1,
+    ),
+];
+
 const fn step(what: &'static str, point: &'static str, first: usize, stride: usize) -> Step {
     Step {
         what,
@@ -88,6 +99,39 @@ fn the_acceptors_daemon_may_die_at_any_step() {
 #[test]
 fn the_openers_daemon_may_die_at_any_step() {
     play(|lab| every_step(lab, Node::A, &OPENER));
+}
+
+/// Where the kernel takes none, nobody comes to these steps.
+#[test]
+fn either_daemon_may_die_while_it_gives_keys_to_the_kernel() {
+    play(|lab| {
+        for node in NODES {
+            let status: Value = serde_json::from_str(&lab.kedge(node, &["status", "--json"])?)?;
+            let suites = status["records"].as_array().context("a list of suites")?;
+            match suites.iter().any(|suite| suite["by"] == "kernel") {
+                true => every_step(lab, node, &KEYS)?,
+                false => no_step(lab, node, &KEYS)?,
+            }
+            lab.start_daemons()?;
+        }
+        Ok(())
+    });
+}
+
+fn no_step(lab: &mut Lab, survivor: Node, steps: &[Step]) -> Result<()> {
+    let faulty = artifacts::build_faulty_kedged()?;
+    shapes::serve(lab)?;
+    lab.stop_daemons()?;
+    let points: Vec<_> = steps.iter().map(|step| step.point).collect();
+    let daemon = lab.start_faulty_daemon(survivor, &faulty, &points.join(","))?;
+    lab.start_faulty_daemon(survivor.other(), &faulty, NONE)?;
+    for node in NODES {
+        lab.daemon_answers(node)?;
+    }
+    let played = shapes::play(lab, SHAPES[0], STREAMS)?;
+    shapes::agrees(lab, SHAPES[0], &played)?;
+    ensure!(played.cut == 0 && daemon.is_alive(), "{played:?}");
+    lab.stop_daemons()
 }
 
 fn every_step(lab: &mut Lab, victim: Node, steps: &[Step]) -> Result<()> {

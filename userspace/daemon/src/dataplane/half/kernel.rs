@@ -30,7 +30,10 @@ pub fn install(
         Direction::Send => "refuse-sending-key",
         Direction::Receive => "refuse-receiving-key",
     })?;
-    ktls::install(carrier, direction, kernel_key(key)).map_err(Broken::Kernel)
+    fault::point("kernel-key-due");
+    ktls::install(carrier, direction, kernel_key(key)).map_err(Broken::Kernel)?;
+    fault::point("kernel-key-given");
+    Ok(())
 }
 
 /// Gives the kernel a direction's next key.

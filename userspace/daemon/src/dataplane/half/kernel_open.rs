@@ -3,6 +3,7 @@
 use super::{Broken, Ending, Over, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
+use crate::fault;
 use crate::limits::TURNS_PER_POLL;
 use kedge_record::{OpenError, OpenLedger, Opened, PLAINTEXT_MAX, Unsealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
@@ -96,6 +97,7 @@ impl KernelOpen {
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
             let drain = || to.try_io(Interest::WRITABLE, || pipe.drain(to));
             ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))?;
+            fault::point("bytes-delivered");
         }
         self.pipe = None;
         Poll::Ready(Ok(()))

@@ -3,6 +3,7 @@
 use super::{Broken, Over, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
+use crate::fault;
 use crate::limits::{PIPE_BYTES, SEND_SETTLE, TURNS_PER_POLL};
 use kedge_record::{OVERHEAD, Rekey, SealLedger, Sealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
@@ -99,6 +100,7 @@ impl KernelSeal {
                     let (kind, content) = SealLedger::CLOSE_NOTIFY;
                     ready!(self.poll_control(cx, to, kind as u8, content))?;
                     self.end = End::Settling(None);
+                    fault::point("close-written");
                     continue;
                 }
                 End::Settling(_) => return self.poll_settle(cx, to).map_ok(|()| Over::Ended),
@@ -139,6 +141,7 @@ impl KernelSeal {
                 .map_err(Broken::Carrier)?;
             self.sent.content += drained as u64;
             self.ledger.sealed_at_most(RECORDS_PER_DRAIN);
+            fault::point("records-written");
         }
         self.pipe = None;
         Poll::Ready(Ok(()))
