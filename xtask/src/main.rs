@@ -143,6 +143,9 @@ enum VmVerb {
         /// played on request only: `--only records,shapes/kernel:sixty_four`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
+        /// Write what was seen of all kernels to vm-tests/seen.toml and README.md, if nothing failed.
+        #[arg(long, conflicts_with_all = ["kernels", "only"])]
+        record: bool,
     },
     /// Count the instructions of a byte and of a round trip, by each way of records.
     Bench {
@@ -194,7 +197,14 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Vm { verb } => {
             let tools = ready()?;
             match verb {
-                VmVerb::Test { kernels, only } => vm::test(&kernels, &only, &tools),
+                VmVerb::Test {
+                    kernels,
+                    only,
+                    record,
+                } => {
+                    let seen = vm::test(&kernels, &only, &tools)?;
+                    if record { seen.record() } else { Ok(()) }
+                }
                 VmVerb::Bench { kernel } => vm::bench(&kernel, &tools),
                 VmVerb::Shell { kernel } => vm::shell(&kernel, &tools),
             }

@@ -44,7 +44,8 @@ const MODULES: [&str; 18] = [
 /// A kernel with its modules, unpacked.
 pub struct Unpacked {
     pub kernel: PathBuf,
-    release: String,
+    /// As uname(1) says it.
+    pub release: String,
     root: PathBuf,
 }
 

@@ -14,6 +14,7 @@ pub mod kernels;
 mod machine;
 mod plan;
 mod programs;
+mod seen;
 
 use crate::artifacts::{Tools, repository};
 use crate::shell::{command, pass_through};
@@ -23,6 +24,7 @@ use kernels::Kernel;
 use machine::{End, Qemu};
 use plan::Run;
 use programs::{Program, Role};
+use seen::Seen;
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,25 +42,30 @@ struct Verdict {
 }
 
 /// Runs the kernel tests on the named kernels, or on all of them; with `only`, the runs of the
-/// plan that have one of its words in their name.
+/// plan that have one of its words in their name. Answers what was seen.
 ///
 /// # Errors
 /// When a test failed on any of them, or a machine did not come to its end.
-pub fn test(names: &[String], only: &[String], tools: &Tools) -> Result<()> {
+pub fn test(names: &[String], only: &[String], tools: &Tools) -> Result<Seen> {
     let kernels = kernels::choose(names)?;
     let qemu = Qemu::find()?;
     let (init, programs) = (build_init()?, programs::build(tools)?);
-    let mut failed = Vec::new();
+    let (mut failed, mut seen) = (Vec::new(), Seen::default());
     for kernel in &kernels {
         let started = Instant::now();
         println!("▸ Linux {}", kernel.name);
         let runs = plan::runs(kernel, &tests_for(kernel, &programs), only);
-        let result = image(kernel, &init, &programs, &runs)
-            .and_then(|(unpacked, image)| test_one(kernel, &qemu, &unpacked, &image));
+        let result = image(kernel, &init, &programs, &runs).and_then(|(unpacked, image)| {
+            let counts = test_one(kernel, &qemu, &unpacked, &image)?;
+            Ok((counts, unpacked.release))
+        });
         let took = started.elapsed().as_secs();
         match result {
-            Ok((passed, 0)) => println!("  {passed} passed ({took} s)"),
-            Ok((passed, count)) => {
+            Ok(((passed, 0), release)) => {
+                println!("  {passed} passed ({took} s)");
+                seen.add(kernel, release, passed);
+            }
+            Ok(((passed, count), _)) => {
                 println!("  {passed} passed, {count} failed ({took} s)");
                 failed.push(kernel.name.clone());
             }
@@ -69,7 +76,7 @@ pub fn test(names: &[String], only: &[String], tools: &Tools) -> Result<()> {
         }
     }
     ensure!(failed.is_empty(), "failed on Linux {}", failed.join(", "));
-    Ok(())
+    Ok(seen)
 }
 
 /// Where kedge's programs cannot be loaded, what is missing must be said: the test of that.
