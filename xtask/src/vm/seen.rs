@@ -61,8 +61,11 @@ impl Seen {
         let text = fs::read_to_string(&path).context(TABLE_IN)?;
         let (before, rest) = text.split_once(BEGIN).context("no place for the table")?;
         let (_, after) = rest.split_once(END).context("no end of the table")?;
-        fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", self.table()))
-            .context(TABLE_IN)?;
+        fs::write(
+            &path,
+            format!("{before}{BEGIN}{}{END}{after}", self.table()),
+        )
+        .context(TABLE_IN)?;
         println!("vm: {FILE} and the table in {TABLE_IN} say what was seen");
         Ok(())
     }
