@@ -47,7 +47,7 @@ pub fn target_folder() -> PathBuf {
 /// When a compiler is missing or does not succeed.
 pub fn build() -> Result<Tools> {
     bpf::build(&repository())?;
-    build_programs(&["kedge-daemon", "kedge-cli", "kedge-bench"])?;
+    build_programs(&["kedge-daemon", "kedge-cli", "kedge-verifier", "kedge-bench"])?;
     Ok(Tools::release())
 }
 

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod appraisal;
 mod doctor;
 mod event;
 mod feature;
