@@ -143,6 +143,10 @@ impl Lab {
         if let Some(fault) = fault {
             command.env("KEDGE_FAULT", fault);
             command.env("KEDGE_SEAL_LOG", self.seal_log(node));
+            command.env(
+                "KEDGE_RESULT",
+                self.run.node_folder(node).join("foreign-result"),
+            );
         }
         let name = daemon_name(node);
         let process = Process::spawn(&self.run, Place::from(node), &name, command)?;
@@ -188,14 +192,22 @@ impl Lab {
     /// # Errors
     /// When one does not end.
     pub fn stop_daemons(&mut self) -> Result<()> {
-        for node in NODES {
-            while let Ok(daemon) = self.daemon(node) {
-                daemon.stop(Signal::SIGTERM)?;
-            }
-            let pins = self.run.pins().join(node.name());
-            if pins.exists() {
-                fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))?;
-            }
+        NODES
+            .into_iter()
+            .try_for_each(|node| self.stop_daemon(node))
+    }
+
+    /// The same of one node.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop_daemon(&mut self, node: Node) -> Result<()> {
+        while let Ok(daemon) = self.daemon(node) {
+            daemon.stop(Signal::SIGTERM)?;
+        }
+        let pins = self.run.pins().join(node.name());
+        if pins.exists() {
+            fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))?;
         }
         Ok(())
     }
