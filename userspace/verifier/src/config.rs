@@ -148,3 +148,25 @@ fn default_lifetime_s() -> u64 {
 fn default_hard_lifetime_s() -> u64 {
     3_600
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_for_deployment_is_valid_and_an_unknown_key_is_not() {
+        let example = include_str!("../../../deploy/verifier.toml");
+        let config: Config = toml::from_str(example).expect("valid");
+        assert_eq!(config.lifetimes().fresh, Duration::from_secs(300));
+        assert!(toml::from_str::<Config>(&format!("{example}polcy = \"x\"\n")).is_err());
+    }
+
+    #[test]
+    fn a_line_that_revokes_nothing_is_an_error_with_its_number() {
+        let zeros = "0".repeat(64);
+        let good = revoked(&format!("# lost\n\n{zeros}  # stolen\n"));
+        assert_eq!(good.expect("one AK").len(), 1);
+        let bad = revoked("# fine\nnonsense\n").expect_err("no digits");
+        assert!(bad.to_string().contains("line 2"), "{bad}");
+    }
+}

@@ -67,6 +67,7 @@ impl Lab {
                 "no {program} here: `cargo xtask setup` installs it"
             );
         }
+        self.prepare_nodes()?;
         self.stop_daemons()?;
         self.stop_verifier()?;
         let address = format!("{VERIFIER_AT}/24");

@@ -28,9 +28,7 @@ impl Lab {
     /// # Errors
     /// When one does not come up; the message has the end of its log.
     pub fn start_daemons(&mut self) -> Result<()> {
-        if !self.ca().exists() {
-            self.prepare_nodes()?;
-        }
+        self.prepare_nodes()?;
         for node in NODES {
             self.start_daemon(node)?;
         }
@@ -319,7 +317,11 @@ impl Lab {
         Ok(ca)
     }
 
-    fn prepare_nodes(&self) -> Result<()> {
+    /// Once: a CA, and each node's certificate and documents.
+    pub(super) fn prepare_nodes(&self) -> Result<()> {
+        if self.ca().exists() {
+            return Ok(());
+        }
         self.make_ca(CA)?;
         for node in NODES {
             let folder = self.run.node_folder(node);
