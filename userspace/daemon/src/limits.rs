@@ -111,6 +111,8 @@ pub const TPM_ANSWER: Duration = Duration::from_secs(10);
 pub const TPM_RETRY: Duration = Duration::from_secs(30);
 /// How often the renewal of our own Result looks at its files and at the boot-time clock.
 pub const ATTESTATION_TICK: Duration = Duration::from_secs(2);
+/// Results that a peer may show on a link at once, beside one a second: each costs a signature.
+pub const RESULTS_AT_ONCE: u64 = 16;
 /// How long a link may take from its hellos until both nodes are attested.
 pub const ATTESTATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a new SVID waits for a Result about its key, where none is required.

@@ -12,7 +12,7 @@
 use super::Settings;
 use super::boot_time;
 use super::client::hex;
-use crate::limits::{REVOKED_AKS, VERIFIERS_BYTES};
+use crate::limits::{RESULTS_AT_ONCE, REVOKED_AKS, VERIFIERS_BYTES};
 use kedge_api::AttestationMode;
 use kedge_attest::{
     AkName, AttestationResult, Held, Ledger, LedgerError, NodeKey, Pin, PinnedKeys, Required,
@@ -43,6 +43,8 @@ pub enum Disbelief {
     Ended(String),
     #[error("this node believes no Verifier")]
     Nobody,
+    #[error("it shows Results faster than one a second, after {RESULTS_AT_ONCE} at once")]
+    TooOften,
 }
 
 impl Disbelief {
@@ -56,6 +58,7 @@ impl Disbelief {
             Self::Revoked(_) => Refusal::AttestationRevoked.label(),
             Self::Ended(_) => Refusal::AttestationEnded.label(),
             Self::Nobody => "verifier-keys",
+            Self::TooOften => "too-much-at-once",
         }
     }
 
@@ -68,6 +71,7 @@ impl Disbelief {
             Self::Counters(error) => error.remedy(),
             Self::Revoked(_) => Refusal::AttestationRevoked.remedy(),
             Self::Nobody => "correct the file that `attestation.verifiers` names",
+            Self::TooOften => "none on this node: the peer is faulty, or means harm",
         }
     }
 
@@ -87,7 +91,9 @@ impl Disbelief {
             Self::Nothing(_) => Refusal::PeerUnattested,
             Self::Ended(_) => Refusal::AttestationEnded,
             Self::Revoked(_) => Refusal::AttestationRevoked,
-            Self::Result(_) | Self::Counters(_) | Self::Nobody => Refusal::PeerAttestationRefused,
+            Self::Result(_) | Self::Counters(_) | Self::Nobody | Self::TooOften => {
+                Refusal::PeerAttestationRefused
+            }
         }
     }
 }

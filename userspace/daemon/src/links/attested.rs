@@ -5,7 +5,7 @@ use super::control::ControlError;
 use super::link::Link;
 use crate::attestation::{Attestation, Disbelief, OwnState};
 use crate::fault;
-use crate::limits::ATTESTATION_TIMEOUT;
+use crate::limits::{ATTESTATION_TIMEOUT, RESULTS_AT_ONCE};
 use kedge_attest::NodeKey;
 use kedge_link::Session;
 use kedge_link::wire::{Attesting, Shown, Verdict};
@@ -22,6 +22,7 @@ pub struct Attested {
     last_shown: [Option<Shown>; 2],
     has_waited: bool,
     we_require: bool,
+    seen: Seen,
     /// Nothing is opened before then; no more once the link is in use.
     waits_until: Option<Instant>,
     /// Whether the peer's Result was believed, or need not be.
@@ -69,6 +70,7 @@ impl Attested {
             last_shown: [None, None],
             has_waited: false,
             we_require,
+            seen: Seen::since(Instant::now()),
             waits_until: waits.then(|| Instant::now() + ATTESTATION_TIMEOUT),
             believed: !we_require,
             taken: !waits,
@@ -131,6 +133,9 @@ impl Attested {
     /// # Errors
     /// When it is not believed, and has to be.
     pub fn consume_shown(&mut self, link: &Link, shown: &Shown) -> Result<(), Disbelief> {
+        if !self.seen.has_room(Instant::now()) {
+            return Err(Disbelief::TooOften);
+        }
         let judged = self.attestation.judge().judge(&link.proof.peer, shown);
         match judged {
             Ok(held) => {
@@ -180,7 +185,45 @@ impl Attested {
     }
 }
 
+/// How often the peer has shown something.
+struct Seen {
+    since: Instant,
+    count: u64,
+}
+
+impl Seen {
+    fn since(since: Instant) -> Self {
+        Self { since, count: 0 }
+    }
+
+    /// Counts one more; whether it is to be looked at.
+    fn has_room(&mut self, now: Instant) -> bool {
+        self.count += 1;
+        let seconds = now.saturating_duration_since(self.since).as_secs();
+        self.count <= RESULTS_AT_ONCE + seconds
+    }
+}
+
 /// What a peer is told of why.
 pub fn refused(error: &Disbelief) -> Verdict {
     Err((error.refusal(), error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_peer_that_shows_results_without_end_is_looked_at_once_a_second() {
+        let began = Instant::now();
+        let mut seen = Seen::since(began);
+        let looked_at = |seen: &mut Seen, at| (0..1_000).filter(|_| seen.has_room(at)).count();
+        assert_eq!(looked_at(&mut seen, began) as u64, RESULTS_AT_ONCE);
+        // What was refused counts too: the link has ended by then.
+        assert_eq!(looked_at(&mut seen, began + Duration::from_secs(60)), 0);
+        let mut steady = Seen::since(began);
+        let each = |second| steady.has_room(began + Duration::from_secs(second));
+        assert!((0..100_000).all(each), "one a second");
+    }
 }
