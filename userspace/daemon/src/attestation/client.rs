@@ -26,7 +26,10 @@ pub enum AppraisalError {
     },
     #[error("ask the Verifier")]
     Exchange(#[source] hyper::Error),
-    #[error("the Verifier's answer is larger than {VERIFIER_ANSWER_BYTES} bytes, or was cut")]
+    #[error(
+        "the Verifier's answer is larger than {VERIFIER_ANSWER_BYTES} bytes, was cut, or is not \
+         what this version reads"
+    )]
     Answer,
     #[error("the Verifier answers {0}, which this version does not understand")]
     Status(StatusCode),
@@ -117,4 +120,87 @@ pub fn hex(text: &str) -> Option<Vec<u8>> {
     }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     digits.chunks_exact(2).map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::VERIFIER_ANSWER_BYTES;
+    use std::io::{Read as _, Write as _};
+
+    /// Answers one connection with these bytes, and closes it.
+    fn verifier(answer: Vec<u8>) -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let _ = stream.read(&mut [0; 1_024]);
+            let _ = stream.write_all(&answer);
+        });
+        address
+    }
+
+    fn http(status: &str, body: &[u8]) -> Vec<u8> {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    }
+
+    async fn answered(bytes: Vec<u8>) -> Result<Bytes, AppraisalError> {
+        post(verifier(bytes), path::NONCE, Bytes::new()).await
+    }
+
+    #[tokio::test]
+    async fn whatever_a_verifier_answers_is_an_answer_or_an_error_with_its_reason() {
+        let good = answered(http("200 OK", b"token")).await;
+        assert_eq!(good.expect("an answer"), "token");
+        let denial = br#"{"label":"pcr-not-allowed","cause":"PCR 7 is 00","remedy":"look"}"#;
+        let denied = answered(http("403 Forbidden", denial)).await;
+        let denied = denied.expect_err("denied").to_string();
+        assert!(
+            denied.contains("PCR 7") && denied.contains("look"),
+            "{denied}"
+        );
+        for (bytes, is_expected) in [
+            (http("403 Forbidden", b"no"), "larger than"),
+            (http("500 Oops", b""), "500"),
+            (b"garbage\r\n\r\n".to_vec(), "ask the Verifier"),
+            (Vec::new(), "ask the Verifier"),
+            (
+                http("200 OK", &vec![0; VERIFIER_ANSWER_BYTES + 1]),
+                "larger than",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\ncut".to_vec(),
+                "cut",
+            ),
+        ] {
+            let error = answered(bytes).await.expect_err(is_expected).to_string();
+            assert!(error.contains(is_expected), "{error}, not {is_expected}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_verifier_that_is_away_is_an_error_with_what_to_look_at() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let nobody = listener.local_addr().expect("bound");
+        drop(listener);
+        let error = post(nobody, path::NONCE, Bytes::new())
+            .await
+            .expect_err("away");
+        assert!(
+            matches!(error, AppraisalError::Unreachable { .. }),
+            "{error}"
+        );
+        assert!(error.remedy().contains("attestation.verifier"));
+    }
+
+    #[test]
+    fn only_pairs_of_hexadecimal_digits_are_bytes() {
+        assert_eq!(hex("00fF"), Some(vec![0, 255]));
+        assert_eq!(hex(""), Some(Vec::new()));
+        for bad in ["0", "0g", "+1", "é0"] {
+            assert_eq!(hex(bad), None, "{bad}");
+        }
+    }
 }
