@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 pub struct Tools {
     pub kedged: PathBuf,
     pub kedge: PathBuf,
+    pub verifier: PathBuf,
     pub load: PathBuf,
     /// What kedged loads into the kernel.
     pub object: PathBuf,
@@ -23,6 +24,7 @@ impl Tools {
         Self {
             kedged: folder.join("kedged"),
             kedge: folder.join("kedge"),
+            verifier: folder.join("kedge-verifier"),
             load: folder.join("kedge-load"),
             object: bpf::object(),
         }
@@ -47,7 +49,7 @@ pub fn target_folder() -> PathBuf {
 /// When a compiler is missing or does not succeed.
 pub fn build() -> Result<Tools> {
     bpf::build(&repository())?;
-    build_programs(&["kedge-daemon", "kedge-cli", "kedge-bench"])?;
+    build_programs(&["kedge-daemon", "kedge-cli", "kedge-verifier", "kedge-bench"])?;
     Ok(Tools::release())
 }
 

@@ -3,6 +3,7 @@
 //! logs, in the daemons' words, and in every byte on the wire.
 
 mod applications;
+mod attested;
 mod screen;
 
 use crate::artifacts::Tools;
@@ -19,7 +20,7 @@ use std::path::Path;
 /// # Errors
 /// When anything is not as it should be.
 pub fn demo(run: Run, tools: &Tools, xtask: &Path, keep: bool) -> Result<()> {
-    let screen = Screen::new(6);
+    let screen = Screen::new(9);
     let step = screen.step("two nodes, nine pods: nginx, PostgreSQL, Redis, a mail server");
     let mut lab = Lab::up(run, tools, xtask)?;
     step.done();
@@ -29,9 +30,12 @@ pub fn demo(run: Run, tools: &Tools, xtask: &Path, keep: bool) -> Result<()> {
     step.done();
     screen.say(&format!("the oracle objects: {objection}"));
 
-    let step = screen.step("kedged on both nodes; from here on every packet is captured");
+    let step = screen.step("kedged on both nodes, each attested by a TPM of its own (swtpm)");
+    attested::begin(&mut lab)?;
+    step.done();
+
+    let step = screen.step("from here on every packet between the nodes is captured");
     let capture = Capture::start(&mut lab, "demo")?;
-    lab.start_daemons()?;
     step.done();
 
     let step = screen.step("unmodified applications");
@@ -63,6 +67,7 @@ pub fn demo(run: Run, tools: &Tools, xtask: &Path, keep: bool) -> Result<()> {
     step.done();
     screen.say(&report.to_string());
 
+    attested::tamper(&lab, &screen)?;
     proven(&screen, &report, &group);
     if keep {
         leave(lab, &screen)
@@ -142,6 +147,10 @@ fn proven(screen: &Screen, report: &Report, group: &str) {
         report.packets
     ));
     screen.point("what policy does not allow is refused, and policy says why");
+    screen.point(
+        "both machines were attested before a byte moved; one that changed was refused, with the PCR \
+         named, and taken back when the policy allowed it",
+    );
 }
 
 fn leave(lab: Lab, screen: &Screen) {

@@ -32,7 +32,8 @@ pub struct Options {
 const FUZZ_SECONDS_EACH: u64 = 15;
 
 /// The test binaries of `xtask/tests` that play in a lab, each in its own.
-const SCENARIOS: [&str; 15] = [
+const SCENARIOS: [&str; 16] = [
+    "attested",
     "authority",
     "compatibility",
     "continuations",

@@ -157,6 +157,18 @@ kinds! {
     Uncapturable = "uncapturable";
     /// A connection of a workload that was uncapturable has arrived.
     Capturable = "capturable";
+    /// The node's TPM is not to be had.
+    AttestationMissing = "attestation-missing";
+    /// The node has an Attestation Result, for the first time or again.
+    Attested = "attested";
+    /// The node gets no Attestation Result.
+    AttestationRefused = "attestation-refused";
+    /// A peer's Result is not believed, where none is required.
+    PeerUnattested = "peer-unattested";
+    /// Another file of Verifiers is in force.
+    VerifiersChanged = "verifiers-changed";
+    /// A new file of Verifiers is not used: the last good one stays.
+    VerifiersRejected = "verifiers-rejected";
     /// Events were lost: more happened than could be kept.
     EventsLost = "events-lost";
 }

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod appraisal;
+mod attestation;
 mod doctor;
 mod event;
 mod feature;
@@ -17,6 +19,10 @@ mod socket;
 mod status;
 mod timestamp;
 
+pub use attestation::{
+    AttestationMode, AttestationStatus, EnrolmentAnswer, EnrolmentChallenge, EnrolmentRequest,
+    OwnResult, PeerResult, QuoteQuery,
+};
 pub use doctor::{Diagnosis, Finding, Verdict};
 pub use event::{Event, EventKind, EventsQuery, Versions};
 pub use feature::{Feature, Features};

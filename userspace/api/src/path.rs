@@ -19,5 +19,13 @@ pub const POLICY_EXPLAIN: &str = "/v1/policy/explain";
 pub const FEATURES: &str = "/v1/features";
 /// Takes [`crate::EventsQuery`], answers one [`crate::Event`] a line (NDJSON).
 pub const EVENTS: &str = "/v1/events";
+/// Answers [`crate::AttestationStatus`].
+pub const ATTESTATION: &str = "/v1/attestation";
+/// Takes [`crate::QuoteQuery`]; POST: answers Evidence (CBOR) for the one who has the admin socket.
+pub const ATTEST_QUOTE: &str = "/v1/attestation/quote";
+/// POST: answers [`crate::EnrolmentRequest`].
+pub const ATTEST_REQUEST: &str = "/v1/attestation/request";
+/// POST of [`crate::EnrolmentChallenge`]: answers [`crate::EnrolmentAnswer`].
+pub const ATTEST_ACTIVATE: &str = "/v1/attestation/activate";
 /// Answers OpenMetrics text.
 pub const METRICS: &str = "/metrics";

@@ -1,5 +1,6 @@
 //! `kedge status`: one daemon at a glance.
 
+use crate::attestation::AttestationStatus;
 use crate::timestamp::Timestamp;
 use kedge_model::{NodeName, SpiffeId, Suite, TrustDomain};
 use kedge_policy::PolicyVersion;
@@ -19,6 +20,8 @@ pub struct Status {
     pub policy: PolicyStatus,
     pub capture: CaptureStatus,
     pub records: Vec<SuiteRecords>,
+    #[serde(default)]
+    pub attestation: AttestationStatus,
     pub workers: Vec<WorkerStatus>,
     pub listeners: Vec<Listener>,
     /// The daemon's counters since its start, by name; refusals as `refused.<label>`.

@@ -66,7 +66,9 @@ pub use ledger::{Ledger, Order};
 pub use pcr::{PcrSelection, PcrValues};
 pub use policy::{EventLogPolicy, PcrPolicy, PolicyError};
 pub use refresh::{Attempt, RefreshCounters, RefreshPolicy, Refresher, Step};
-pub use result::{AttestationResult, Pin, PinnedKeys, Required, ResultError, VerifierKey};
+pub use result::{
+    AttestationResult, Lifetimes, Pin, PinnedKeys, Required, ResultError, VerifierKey,
+};
 pub use tpm::{Quote, Tpm};
 pub use tree::{Inclusion, ProofError, Tree};
 pub use verify::{Expected, Verified, Verifier};

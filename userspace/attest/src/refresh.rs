@@ -121,6 +121,12 @@ impl Refresher {
         }
     }
 
+    /// Somebody has changed on this node what may have been the fault: it is tried again at once.
+    pub fn handle_remedy(&mut self, now: BootTime) {
+        self.failures_in_a_row = 0;
+        self.due = now;
+    }
+
     #[must_use]
     pub fn counters(&self) -> RefreshCounters {
         self.counters

@@ -122,6 +122,23 @@ pub struct VerifierKey {
     id: Sha256,
 }
 
+/// How long a Result is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// How long it is fresh: five minutes at most.
+    pub fresh: Duration,
+    /// At the Relying Party's risk: at least as long, a day at most.
+    pub hard: Duration,
+}
+
+impl Lifetimes {
+    fn within_bounds(self) -> Self {
+        let fresh = self.fresh.min(RESULT_LIFETIME);
+        let hard = self.hard.max(fresh).min(RESULT_HARD_LIFETIME_MAX);
+        Self { fresh, hard }
+    }
+}
+
 /// The public half of a Verifier's key, and the name of the one who has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
@@ -182,19 +199,17 @@ impl VerifierKey {
         ))
     }
 
-    /// A token about a node whose Evidence was believed; good for five minutes, and at the Relying
-    /// Party's risk for `hard_lifetime`, which is at least that and at most a day.
+    /// A token about a node whose Evidence was believed.
     ///
     /// # Errors
     /// When the library does not sign.
     pub fn issue(
         &self,
         verified: &Verified,
-        hard_lifetime: Duration,
+        lifetimes: Lifetimes,
         now: UnixTime,
     ) -> Result<String, ResultError> {
-        let hard = hard_lifetime.clamp(RESULT_LIFETIME, RESULT_HARD_LIFETIME_MAX);
-        let body = Body::new(&self.name, verified, hard, now);
+        let body = Body::new(&self.name, verified, lifetimes.within_bounds(), now);
         let header = Header {
             kid: Some(self.id.to_string()),
             ..Header::new(Algorithm::ES256)
@@ -351,6 +366,12 @@ impl AttestationResult {
     #[must_use]
     pub fn policy(&self) -> Sha256 {
         self.policy
+    }
+
+    /// Seconds since 1970.
+    #[must_use]
+    pub fn hard_expiry(&self) -> u64 {
+        self.hard_expiry
     }
 
     /// Seconds since 1970.

@@ -3,13 +3,11 @@
 use crate::ak::AkName;
 use crate::attest::Counters;
 use crate::digest::Sha256;
-use crate::limits::RESULT_LIFETIME;
-use crate::result::{AttestationResult, ResultError};
+use crate::result::{AttestationResult, Lifetimes, ResultError};
 use crate::verify::Verified;
 use kedge_model::SpiffeId;
 use rustls_pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// Names the form of these claims (RFC 9711, 4.3.2).
 const PROFILE: &str = "tag:github.com,2026:kedge/attestation-result/1";
@@ -82,7 +80,12 @@ struct Vector {
 }
 
 impl Body {
-    pub(crate) fn new(name: &str, verified: &Verified, hard: Duration, now: UnixTime) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        verified: &Verified,
+        lifetimes: Lifetimes,
+        now: UnixTime,
+    ) -> Self {
         let now = now.as_secs();
         let Counters { reset, restart } = verified.counters();
         Self {
@@ -90,7 +93,7 @@ impl Body {
             iss: name.to_owned(),
             sub: verified.node().to_string(),
             iat: now,
-            exp: now.saturating_add(hard.as_secs()),
+            exp: now.saturating_add(lifetimes.hard.as_secs()),
             cnf: Confirmation {
                 kid: verified.node_key().to_string(),
             },
@@ -109,7 +112,7 @@ impl Body {
                     policy: verified.policy().to_string(),
                 },
             },
-            fresh_until: now.saturating_add(RESULT_LIFETIME.as_secs()),
+            fresh_until: now.saturating_add(lifetimes.fresh.as_secs()),
             ak: verified.ak().to_string(),
             reset,
             restart,

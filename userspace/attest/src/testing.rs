@@ -164,6 +164,7 @@ pub struct Attester {
     pub event_log: Option<Vec<u8>>,
     pub ak_chain: Vec<CertificateDer<'static>>,
     root: CertificateDer<'static>,
+    root_pem: String,
 }
 
 impl Attester {
@@ -176,16 +177,23 @@ impl Attester {
 
     #[must_use]
     pub fn with_tpm(node: SpiffeId, tpm: SoftTpm) -> Self {
-        let (root, leaf) = certify(&node, &tpm.ak(), &[2, 23, 133, 8, 3]);
+        let (root, leaf) = certified(&node, &tpm.ak(), &[2, 23, 133, 8, 3]);
         Self {
             node_key: Sha256::of(&[node.as_str().as_bytes()]),
             selection: PcrSelection::of(&[0, 7]),
             event_log: None,
             ak_chain: vec![leaf],
-            root,
+            root_pem: root.pem(),
+            root: root.der().clone(),
             node,
             tpm,
         }
+    }
+
+    /// The certificate of whoever certifies its AK, PEM.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
     }
 
     #[must_use]
@@ -284,6 +292,15 @@ pub fn certify(
     ak: &AkPublic,
     usage: &[u64],
 ) -> (CertificateDer<'static>, CertificateDer<'static>) {
+    let (root, leaf) = certified(node, ak, usage);
+    (root.der().clone(), leaf)
+}
+
+fn certified(
+    node: &SpiffeId,
+    ak: &AkPublic,
+    usage: &[u64],
+) -> (rcgen::Certificate, CertificateDer<'static>) {
     let key = rcgen::KeyPair::generate().expect("the library makes keys");
     let mut root = CertificateParams::default();
     root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -296,5 +313,5 @@ pub fn certify(
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(usage.to_vec())];
     let public = SubjectPublicKeyInfo::from_der(&ak.subject_public_key_info()).expect("P-256");
     let leaf = leaf.signed_by(&public, &issuer).expect("a leaf");
-    (certificate.der().clone(), leaf.der().clone())
+    (certificate, leaf.der().clone())
 }

@@ -10,9 +10,9 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use kedge_attest::testing::{Attester, challenge};
 use kedge_attest::{
-    AttestationResult, BootTime, Held, Ledger, LedgerError, MemoryResults, PcrPolicy, Pin,
-    PinnedKeys, Required, ResultError, Results, Sha256, Standing, Verified, Verifier, VerifierKey,
-    limits,
+    AttestationResult, BootTime, Held, Ledger, LedgerError, Lifetimes, MemoryResults, PcrPolicy,
+    Pin, PinnedKeys, Required, ResultError, Results, Sha256, Standing, Verified, Verifier,
+    VerifierKey, limits,
 };
 use rustls_pki_types::UnixTime;
 use serde_json::{Value, json};
@@ -20,6 +20,10 @@ use std::time::Duration;
 
 const T: u64 = 1_800_000_000;
 const HOUR: Duration = Duration::from_secs(3_600);
+const HOURLY: Lifetimes = Lifetimes {
+    fresh: limits::RESULT_LIFETIME,
+    hard: HOUR,
+};
 
 fn at(seconds: u64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))
@@ -69,7 +73,7 @@ impl Scene {
 
     fn token(&mut self) -> String {
         let verified = verified(&mut self.attester);
-        self.key.issue(&verified, HOUR, at(T)).expect("signs")
+        self.key.issue(&verified, HOURLY, at(T)).expect("signs")
     }
 
     fn required(&self) -> Required {
@@ -223,7 +227,7 @@ fn a_result_of_a_key_that_is_not_pinned_is_refused() {
     let mut scene = Scene::new();
     let (stranger, _) = VerifierKey::from_pkcs8("v", &new_key()).expect("a key");
     let verified = verified(&mut scene.attester);
-    let token = stranger.issue(&verified, HOUR, at(T)).expect("signs");
+    let token = stranger.issue(&verified, HOURLY, at(T)).expect("signs");
     assert_eq!(scene.verify(&token, T), Err(ResultError::UnknownVerifier));
     // Nor does the pinned key's id help.
     let header = Header {
@@ -268,7 +272,7 @@ fn a_verifier_speaks_in_its_own_name_and_not_about_itself() {
     let (key, pin) = VerifierKey::from_pkcs8(&node, &new_key()).expect("a key");
     scene.pinned = PinnedKeys::new(&[pin], &[]).expect("one pin");
     let token = key
-        .issue(&verified(&mut scene.attester), HOUR, at(T))
+        .issue(&verified(&mut scene.attester), HOURLY, at(T))
         .expect("signs");
     assert_eq!(scene.verify(&token, T), Err(ResultError::OwnVerifier));
 }
@@ -345,4 +349,22 @@ fn the_key_of_a_ca_or_of_this_node_is_not_pinned() {
         VerifierKey::from_pkcs8("v", &[1, 2]).err(),
         Some(ResultError::NotAKey)
     );
+}
+
+#[test]
+fn a_verifier_may_give_less_than_five_minutes_and_never_more() {
+    let mut scene = Scene::new();
+    let verified = verified(&mut scene.attester);
+    let fresh_for = |seconds| {
+        let lifetimes = Lifetimes {
+            fresh: Duration::from_secs(seconds),
+            hard: Duration::ZERO,
+        };
+        let token = scene.key.issue(&verified, lifetimes, at(T));
+        let claims = claims(&token.expect("signs"));
+        let of = |name: &str| claims[name].as_u64().expect("a number") - T;
+        (of("kedge.fresh-until"), of("exp"))
+    };
+    assert_eq!(fresh_for(10), (10, 10));
+    assert_eq!(fresh_for(86_400), (300, 300));
 }

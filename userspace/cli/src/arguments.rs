@@ -72,6 +72,9 @@ pub enum Command {
     /// The embedded certificate authority.
     #[command(subcommand)]
     Ca(CaCommand),
+    /// What the machine is, proven by its TPM.
+    #[command(subcommand)]
+    Attest(AttestCommand),
     /// Detach every program of kedge from this node, on purpose: nothing is captured or guarded
     /// any more. Needs neither daemon nor configuration.
     Off(OffArguments),
@@ -205,6 +208,85 @@ pub struct IssueArguments {
     /// How long it is valid.
     #[arg(long, value_name = "HOURS", default_value_t = 24.0)]
     pub lifetime_hours: f64,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AttestCommand {
+    /// Show how attestation stands: the TPM, this node's Result, those of its peers, and why one is
+    /// missing. Exits 1 when this node has none.
+    Status,
+    /// Show this node's Attestation Result, as peers get it; `--json` has the token.
+    Show,
+    /// Let the TPM state what it is in answer to a nonce, and write the Evidence.
+    Quote {
+        /// 16 to 64 bytes in hexadecimal digits; a random one, printed, unless given.
+        #[arg(long, value_name = "HEX")]
+        nonce: Option<String>,
+        /// Where the Evidence goes.
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        out: PathBuf,
+    },
+    /// Judge Evidence that `kedge attest quote` has written, without a daemon. Exits 1 when it is not
+    /// believed.
+    Verify(VerifyArguments),
+    /// Propose a policy that allows exactly what this node's PCRs hold now, after every other check.
+    Learn {
+        /// Whoever certifies AKs, PEM.
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        roots: PathBuf,
+    },
+    /// Certify the AK of a node, as its CA: the node's TPM proves that it has both the EK that its maker
+    /// vouches for and this AK. Run it where the CA's key is.
+    Enrol(EnrolArguments),
+    /// Print what this node shows to be enrolled: what `kedge attest enrol` asks for.
+    Request,
+    /// Open the challenge on stdin with the TPM, and print the answer: what `kedge attest enrol` asks
+    /// for.
+    Activate,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Whoever certifies AKs, PEM.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub roots: PathBuf,
+    /// Which values PCRs may have.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: PathBuf,
+    /// The node's SPIFFE ID.
+    #[arg(long, value_name = "ID")]
+    pub node: SpiffeId,
+    /// The nonce that was asked with.
+    #[arg(long, value_name = "HEX")]
+    pub nonce: String,
+    /// The Evidence.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub evidence: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct EnrolArguments {
+    /// Where the CA is kept.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Certificates of the TPMs' makers that are believed, roots or intermediates, PEM.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ek_roots: PathBuf,
+    /// The node that this machine is to be. That it may have this name is for you to say.
+    #[arg(long, value_name = "NAME")]
+    pub node: NodeName,
+    /// Only the machine whose EK has this SHA-256 (of the SubjectPublicKeyInfo).
+    #[arg(long, value_name = "HEX")]
+    pub ek: Option<String>,
+    /// Where the AK's certificate goes; the node's `attestation.ak_certificate` gets a copy.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// How long it is valid.
+    #[arg(long, value_name = "HOURS", default_value_t = 2160.0)]
+    pub lifetime_hours: f64,
+    /// How `kedge` is run on the node, such as `ssh node-1 kedge`; on this machine unless given.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

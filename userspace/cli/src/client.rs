@@ -1,11 +1,12 @@
 //! Asks kedged over its admin socket.
 
 use crate::failure::Failure;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use kedge_api::ApiError;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use tokio::runtime::{Builder, Runtime};
 const ANSWER_BYTES_MAX: usize = 128 << 20;
 /// Bytes of one event.
 const LINE_BYTES_MAX: usize = 64 << 10;
-/// Until the answer begins: the daemon answers from memory.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Until the answer begins: the daemon answers from memory, or from a TPM that it gives ten seconds.
+const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
 pub struct Client {
     socket: PathBuf,
@@ -36,9 +37,17 @@ impl Client {
     /// The answer to GET `path`.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.runtime.block_on(async {
-            let body = whole(self.ask(path).await?).await?;
+            let body = whole(self.ask(get(path)).await?).await?;
             serde_json::from_slice(&body).map_err(Failure::Answer)
         })
+    }
+
+    /// The answer's bytes to POST `path` with a body of JSON.
+    pub fn post(&self, path: &str, body: &impl Serialize) -> Result<Vec<u8>, Failure> {
+        let body = serde_json::to_vec(body).expect("plain data");
+        let request = request(Request::post(path), body.into());
+        self.runtime
+            .block_on(async { Ok(whole(self.ask(request).await?).await?.to_vec()) })
     }
 
     /// Gives every line of the answer to GET `path` to `take`, as it arrives.
@@ -48,7 +57,7 @@ impl Client {
         mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.runtime.block_on(async {
-            let mut body = self.ask(path).await?.into_body();
+            let mut body = self.ask(get(path)).await?.into_body();
             let mut pending = Vec::new();
             while let Some(frame) = body.frame().await {
                 let Ok(data) = frame.map_err(Failure::Exchange)?.into_data() else {
@@ -61,12 +70,12 @@ impl Client {
         })
     }
 
-    async fn ask(&self, path: &str) -> Result<Response<Incoming>, Failure> {
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
         let silent = Failure::Silent {
             socket: self.socket.clone(),
             limit_s: ANSWER_LIMIT.as_secs(),
         };
-        let answer = tokio::time::timeout(ANSWER_LIMIT, self.exchange(path)).await;
+        let answer = tokio::time::timeout(ANSWER_LIMIT, self.exchange(request)).await;
         let answer = answer.map_err(|_| silent)??;
         if answer.status() == StatusCode::OK {
             return Ok(answer);
@@ -90,7 +99,7 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, path: &str) -> Result<Response<Incoming>, Failure> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
         let unreachable = |source| Failure::Unreachable {
             socket: self.socket.clone(),
             source,
@@ -103,15 +112,23 @@ impl Client {
             .map_err(Failure::Exchange)?;
         // Ends with the answer's body; its error is seen there.
         tokio::spawn(connection);
-        let request = Request::get(path)
-            .header(hyper::header::HOST, "kedged")
-            .body(Empty::<Bytes>::new())
-            .expect("a path of this program and SPIFFE IDs form a URI");
         sender
             .send_request(request)
             .await
             .map_err(Failure::Exchange)
     }
+}
+
+fn get(path: &str) -> Request<Full<Bytes>> {
+    request(Request::get(path), Bytes::new())
+}
+
+fn request(begun: hyper::http::request::Builder, body: Bytes) -> Request<Full<Bytes>> {
+    begun
+        .header(hyper::header::HOST, "kedged")
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .expect("a path of this program and SPIFFE IDs form a URI")
 }
 
 async fn whole(answer: Response<Incoming>) -> Result<Bytes, Failure> {

@@ -1,9 +1,10 @@
 //! What can go wrong, what the operator can do about it, and the exit code that says so.
 
+use kedge_attest::EnrolError;
 use kedge_capture::CaptureError;
 use kedge_directory::DirectoryError;
 use kedge_identity::StoreError;
-use kedge_model::SpiffeIdError;
+use kedge_model::{SpiffeId, SpiffeIdError};
 use kedge_policy::PolicyError;
 use std::error::Error;
 use std::io;
@@ -75,6 +76,30 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    #[error("{what} {}: {why}", path.display())]
+    Content {
+        what: &'static str,
+        path: PathBuf,
+        why: String,
+    },
+    #[error("{0:?} is not {1}")]
+    Digits(String, &'static str),
+    #[error("enrolment refused ({label}): {0}", label = .0.label())]
+    Enrolment(#[from] EnrolError),
+    #[error("the machine says that it is {found}, not {expected}")]
+    OtherNode { found: SpiffeId, expected: SpiffeId },
+    #[error("the machine's EK is {found}, not {expected}")]
+    OtherEk { found: String, expected: String },
+    #[error("what the TPM states is not believed: {cause}")]
+    Unbelieved { cause: String, remedy: &'static str },
+    #[error("run {command}")]
+    Command {
+        command: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{command}: {said}")]
+    CommandFailed { command: String, said: String },
     #[error("{0:?} is not NAMESPACE/SERVICE-ACCOUNT")]
     WorkloadName(String),
     #[error(transparent)]
@@ -99,6 +124,11 @@ impl Failure {
             }
             | Self::Read { .. }
             | Self::WorkloadName(_)
+            | Self::Content { .. }
+            | Self::Digits(..)
+            | Self::Enrolment(_)
+            | Self::OtherNode { .. }
+            | Self::OtherEk { .. }
             | Self::Id(_)
             | Self::Directory(_)
             | Self::Policy(_)
@@ -135,6 +165,14 @@ impl Failure {
             Self::Answer(_) => Some("use the kedge of the daemon's version: see `kedge --version`"),
             Self::Daemon { remedy, .. } => remedy.as_deref(),
             Self::Store(StoreError::Svid(error)) => Some(error.remedy()),
+            Self::Unbelieved { remedy, .. } => Some(remedy),
+            Self::Enrolment(error) => Some(error.remedy()),
+            Self::OtherNode { .. } | Self::OtherEk { .. } => {
+                Some("make sure which machine answers; then give --node or --ek that is its own")
+            }
+            Self::Command { .. } | Self::CommandFailed { .. } => {
+                Some("what follows `--` has to run `kedge` on the node, as root, with its socket")
+            }
             Self::Capture(_) => Some("run kedge as root, with bpffs mounted"),
             _ => None,
         }

@@ -5,10 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use kedge_api::{
-    CaptureStatus, Diagnosis, DirectoryStatus, Event, EventKind, Feature, Features, Finding, Flow,
-    FlowPhase, FlowRole, Flows, Link, LinkState, Links, Listener, ListenerRole, PolicyStatus,
-    PolicyVersion, SealedBy, Socket, Sockets, Status, SuiteRecords, SvidStatus, Timestamp, TlsRole,
-    Uncapturable, Unenforceable, Versions, WorkerStatus,
+    AttestationMode, AttestationStatus, CaptureStatus, Diagnosis, DirectoryStatus, Event,
+    EventKind, Feature, Features, Finding, Flow, FlowPhase, FlowRole, Flows, Link, LinkState,
+    Links, Listener, ListenerRole, OwnResult, PeerResult, PolicyStatus, PolicyVersion, SealedBy,
+    Socket, Sockets, Status, SuiteRecords, SvidStatus, Timestamp, TlsRole, Uncapturable,
+    Unenforceable, Versions, WorkerStatus,
 };
 use kedge_cli::{command, render};
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
@@ -120,6 +121,7 @@ fn status() {
             unenforceable: unenforceable(),
         },
         records: records(),
+        attestation: AttestationStatus::default(),
         workers: vec![
             WorkerStatus {
                 worker: 0,
@@ -139,6 +141,53 @@ fn status() {
         counters,
     };
     both("status", &status, render::status);
+}
+
+#[test]
+fn attestation_with_a_result_and_without() {
+    let result = OwnResult {
+        verifier: "verifier-1".to_owned(),
+        issued: moment(),
+        fresh_for_s: 240,
+        policy: "aa".repeat(32),
+        reset: 3,
+        restart: 1,
+        token: "a.b.c".to_owned(),
+    };
+    both("attest-result", &result, render::own_result);
+    let peer = |standing: &str, verifier: Option<&str>, error: Option<&str>| PeerResult {
+        peer: id("kedge/node/b"),
+        standing: standing.to_owned(),
+        verifier: verifier.map(str::to_owned),
+        ak: None,
+        policy: None,
+        error: error.map(str::to_owned),
+    };
+    let status = AttestationStatus {
+        mode: AttestationMode::Required,
+        ak: Some("bb".repeat(32)),
+        tpm_error: None,
+        result: Some(result),
+        result_error: None,
+        peers: vec![
+            peer("fresh", Some("verifier-1"), None),
+            peer("none", None, Some("it shows no Attestation Result: no TPM")),
+        ],
+        counters: [("attestation.quotes".to_owned(), 2)].into(),
+    };
+    both("attest", &status, render::attestation);
+    let without = AttestationStatus {
+        mode: AttestationMode::Optional,
+        tpm_error: Some("open the TPM: not to be reached".to_owned()),
+        result_error: Some("no TPM: open the TPM".to_owned()),
+        ..AttestationStatus::default()
+    };
+    both("attest-none", &without, render::attestation);
+    both(
+        "attest-off",
+        &AttestationStatus::default(),
+        render::attestation,
+    );
 }
 
 fn records() -> Vec<SuiteRecords> {

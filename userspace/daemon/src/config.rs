@@ -1,5 +1,6 @@
 //! The configuration: one TOML file, checked once, at start. docs/configuration.md describes it.
 
+use crate::attestation::{RawSettings, Settings};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kedge_identity::SvidPaths;
 use kedge_model::{NodeName, SpiffeId, Suite, TrustDomain};
@@ -28,6 +29,7 @@ pub struct Config {
     pub capture: Capture,
     pub suites: Vec<Suite>,
     pub records: RecordsMode,
+    pub attestation: Settings,
     pub workers: u16,
     pub log_filter: String,
 }
@@ -74,6 +76,8 @@ struct RawConfig {
     capture: Capture,
     #[serde(default)]
     records: RawRecords,
+    #[serde(default)]
+    attestation: RawSettings,
     #[serde(default)]
     workers: RawWorkers,
     #[serde(default)]
@@ -221,6 +225,7 @@ impl RawConfig {
             capture: self.capture,
             suites: self.records.suites,
             records: self.records.mode,
+            attestation: self.attestation.check().map_err(ParseError::Value)?,
             workers: self.workers.count.unwrap_or_else(default_workers),
             log_filter: self.log.filter,
         })
@@ -336,6 +341,7 @@ peer = { listen = ["192.0.2.1"] }
         assert_eq!(config.id().as_str(), "spiffe://lab.kedge/kedge/node/a");
         assert_eq!((config.peer.port, config.capture.port), (15_443, 15_001));
         assert_eq!(config.suites, Suite::ALL);
+        assert_eq!(config.attestation.mode, kedge_api::AttestationMode::Off);
     }
 
     #[test]
@@ -362,6 +368,18 @@ peer = { listen = ["192.0.2.1"] }
         assert!(error_of(&without_address).contains("peer.listen"));
         let everywhere = MINIMAL.replace("192.0.2.1", "0.0.0.0");
         assert!(error_of(&everywhere).contains("own addresses"));
+        let attested = |more: &str| {
+            error_of(&format!(
+                "{MINIMAL}[attestation]\nmode = \"required\"\n{more}"
+            ))
+        };
+        assert!(attested("").contains("attestation.verifier "));
+        let verifier = "verifier = \"192.0.2.9:15480\"\n";
+        assert!(attested(verifier).contains("attestation.verifiers "));
+        assert!(
+            attested("pcrs = [24]\nverifier = \"192.0.2.9:1\"\nverifiers = \"f\"\nak_certificate = \"c\"\n")
+                .contains("pcrs")
+        );
         assert!(error_of(&format!("{MINIMAL}[workers]\ncount = 0\n")).contains("workers.count"));
     }
 }

@@ -1,6 +1,7 @@
 //! Where everything that an operator should know goes: counted, and handed to the edge without
 //! ever waiting for it.
 
+use crate::attestation::Disbelief;
 use crate::dataplane::classify::Refused;
 use crate::dataplane::half::Broken;
 use crate::dataplane::registry::FlowInfo;
@@ -8,12 +9,13 @@ use crate::limits::EVENTS_WAITING;
 use crate::links::{ControlError, Link};
 use crate::tally::Tally;
 use crate::world::World;
-use kedge_api::{Event, EventKind, Socket, Timestamp, Versions};
+use kedge_api::{AttestationMode, Event, EventKind, Socket, Timestamp, Versions};
 use kedge_link::LinkError;
 use kedge_link::wire::Record0;
 use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -316,6 +318,48 @@ impl Events {
             after.as_secs()
         );
         self.say(EventKind::WorkerBack, cause);
+    }
+
+    /// The TPM is not to be had: what follows depends on the mode.
+    pub fn attestation_missing(&self, mode: AttestationMode, failure: &str) {
+        let follows = match mode {
+            AttestationMode::Required => "no flow to or from another node until it is",
+            AttestationMode::Optional | AttestationMode::Off => "links are made without a Result",
+        };
+        let remedy = "look at `attestation.tcti` and who may open the device; kedged tries again";
+        let cause = format!("no TPM: {failure}: {follows}");
+        self.advise(EventKind::AttestationMissing, cause, remedy);
+    }
+
+    /// This node has a Result, for the first time or again.
+    pub fn attested(&self, verifier: &str, policy: impl fmt::Display) {
+        let cause = format!("Result of Verifier {verifier} by policy {policy}");
+        self.say(EventKind::Attested, cause);
+    }
+
+    /// This node gets no Result.
+    pub fn attestation_refused(&self, why: &str, remedy: &str) {
+        self.advise(EventKind::AttestationRefused, why, remedy);
+    }
+
+    /// A peer's Result is not believed where none is required.
+    pub fn peer_disbelieved(&self, link: &Link, why: &Disbelief) {
+        let Some(untold) = self.0.links.note(why.label(), Instant::now()) else {
+            return;
+        };
+        let cause = format!("{}: {why}{}", link.id, and_more(untold));
+        self.report(Event {
+            peer: Some(link.peer_id.clone()),
+            remedy: Some(why.remedy().to_owned()),
+            ..event(EventKind::PeerUnattested, cause)
+        });
+    }
+
+    /// A pinned Verifier has a key that issues identities by now.
+    pub fn nobody_believed(&self, error: &dyn Error) {
+        let remedy = "make a key for the Verifier alone and pin its public half; until then no \
+                      Result is believed";
+        self.advise(EventKind::VerifiersRejected, chain(error), remedy);
     }
 
     pub fn capture_failed(&self, cause: &str) {

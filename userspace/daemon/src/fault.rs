@@ -24,6 +24,9 @@
 //! `KEDGE_FAULT=hang-asleep:3` or `hang-busy:3` makes worker 0 hang at
 //! its third beat, for nine seconds.
 //!
+//! `KEDGE_FAULT=foreign-result` shows peers the Attestation Result that the file `KEDGE_RESULT` has,
+//! instead of our own.
+//!
 //! Several faults stand with commas between them.
 
 #[cfg(feature = "faults")]
@@ -133,6 +136,22 @@ pub fn is(name: &str) -> bool {
 #[must_use]
 pub const fn is(_name: &str) -> bool {
     false
+}
+
+/// The Result that is to be shown in place of our own.
+#[cfg(feature = "faults")]
+#[must_use]
+pub fn foreign_result() -> Option<String> {
+    let path = is("foreign-result").then(|| std::env::var_os("KEDGE_RESULT"));
+    let text = std::fs::read_to_string(path??).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// The Result that is to be shown in place of our own: none, in a build without faults.
+#[cfg(not(feature = "faults"))]
+#[must_use]
+pub const fn foreign_result() -> Option<String> {
+    None
 }
 
 /// Hangs here if that is wanted.

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 pub mod config;
 pub mod control;
 pub mod dataplane;

@@ -105,6 +105,24 @@ pub const LINK_LIFETIME: Duration = Duration::from_secs(3_600);
 /// A renewed link takes no new flow after this long, and is then erased.
 pub const LINK_DRAIN: Duration = Duration::from_secs(10);
 
+/// How long the TPM may take to answer.
+pub const TPM_ANSWER: Duration = Duration::from_secs(10);
+/// How often it is tried again to open one.
+pub const TPM_RETRY: Duration = Duration::from_secs(30);
+/// How often the renewal of our own Result looks at its files and at the boot-time clock.
+pub const ATTESTATION_TICK: Duration = Duration::from_secs(2);
+/// Results that a peer may show on a link at once, beside one a second: each costs a signature.
+pub const RESULTS_AT_ONCE: u64 = 16;
+/// How long a link may take from its hellos until both nodes are attested.
+pub const ATTESTATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a new SVID waits for a Result about its key, where none is required.
+pub const ATTESTATION_AHEAD: Duration = Duration::from_secs(10);
+/// Bytes of a Verifier's answer.
+pub const VERIFIER_ANSWER_BYTES: usize = 64 * 1_024;
+/// Bytes of the file of those who are believed, and AKs that it may revoke.
+pub const VERIFIERS_BYTES: usize = 8 << 20;
+pub const REVOKED_AKS: usize = 65_536;
+
 /// How often a worker says that it is alive, from its own loop.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// Events that wait for the edge; more are counted and dropped.

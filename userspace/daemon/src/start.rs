@@ -1,5 +1,6 @@
 //! From a configuration to a daemon that serves: what needs what, in order.
 
+use crate::attestation::{self, Attestation};
 use crate::config::{Config, RecordsMode};
 use crate::control::{self, Control, Initial, KernelEvents, Sources, join_own};
 use crate::dataplane::calibration::calibrate;
@@ -36,8 +37,9 @@ use tokio::sync::mpsc;
 
 /// Reads everything that the configuration names, and changes nothing.
 pub fn check(config: &Config) -> Result<()> {
-    Initial::read(config)?;
+    let initial = Initial::read(config)?;
     read_object(&config.object)?;
+    attestation::check(config, &initial.svid, &initial.trust)?;
     Ok(())
 }
 
@@ -228,7 +230,8 @@ fn run_links(
     (svid, trust): (NodeSvid, Trust),
     credentials: mpsc::Receiver<Credential>,
 ) -> Result<(Arc<Links>, mpsc::Sender<Stranger>)> {
-    let (links, demands) = Links::new(trust);
+    let attestation = Attestation::begin(config, events, &svid, &trust)?;
+    let (links, demands) = Links::new(trust, attestation);
     let (links_in, strangers) = mpsc::channel(HANDSHAKES_INBOUND);
     let shared = (Arc::clone(&links), world.clone(), events.clone());
     let manager = Manager::new(shared, svid, (config.suites.clone(), rekey))?;

@@ -3,7 +3,7 @@
 use crate::error::{StoreError, SvidError};
 use crate::files::{self, SvidPaths};
 use crate::limits::CHAIN_CERTIFICATES_MAX;
-use crate::trust::Trust;
+use crate::trust::{Trust, key_hash};
 use crate::verify::{self, verify_peer};
 use kedge_model::SpiffeId;
 use rcgen::PublicKeyData;
@@ -79,6 +79,13 @@ impl NodeSvid {
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
+    }
+
+    /// SHA-256 of the leaf's SubjectPublicKeyInfo (DER).
+    #[must_use]
+    pub fn key_hash(&self) -> [u8; 32] {
+        let leaf = verify::parse(&self.chain[0]).expect("it was verified");
+        key_hash(leaf.public_key().raw)
     }
 
     #[must_use]

@@ -46,6 +46,14 @@ impl Trust {
         })
     }
 
+    /// SHA-256 of each anchor's SubjectPublicKeyInfo (DER): keys that issue identities, and must do
+    /// nothing else.
+    #[must_use]
+    pub fn key_hashes(&self) -> Vec<[u8; 32]> {
+        let of = |anchor: &TrustAnchor<'_>| key_hash(&sequence(&anchor.subject_public_key_info));
+        self.anchors.iter().map(of).collect()
+    }
+
     pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.anchors
     }
@@ -64,6 +72,25 @@ impl Trust {
             false => Ok(()),
         }
     }
+}
+
+/// SHA-256 of a SubjectPublicKeyInfo (DER).
+pub(crate) fn key_hash(spki: &[u8]) -> [u8; 32] {
+    let hash = digest(&SHA256, spki);
+    hash.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// DER of a SEQUENCE with this content, which is all of it that an anchor keeps.
+fn sequence(content: &[u8]) -> Vec<u8> {
+    // No key is longer: the certificate that it is in is not.
+    let length = u16::try_from(content.len()).unwrap_or(u16::MAX);
+    let [high, low] = length.to_be_bytes();
+    let header = match length {
+        0..0x80 => vec![0x30, low],
+        0x80..0x100 => vec![0x30, 0x81, low],
+        _ => vec![0x30, 0x82, high, low],
+    };
+    [&header, content].concat()
 }
 
 /// How many it believes, and how many it does not.
@@ -162,6 +189,23 @@ mod tests {
             Fingerprint::parse(&pairs.join(":").to_uppercase()),
             Some(ours)
         );
+    }
+
+    #[test]
+    fn the_key_of_an_anchor_is_hashed_as_it_stands_in_its_certificate() {
+        let key = rcgen::KeyPair::generate().expect("the library makes keys");
+        let params = rcgen::CertificateParams::default();
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let trust = Trust::parse(certificate.pem().as_bytes(), "").expect("an anchor");
+        let parsed = crate::verify::parse(certificate.der()).expect("just made");
+        assert_eq!(trust.key_hashes(), [key_hash(parsed.public_key().raw)]);
+        for (length, header) in [
+            (0x7f, vec![0x30, 0x7f]),
+            (0x80, vec![0x30, 0x81, 0x80]),
+            (0x1ff, vec![0x30, 0x82, 0x01, 0xff]),
+        ] {
+            assert_eq!(sequence(&vec![0; length])[..header.len()], header);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a presented certificate chain to a [`PeerIdentity`], or to the reason why not.
 
 use crate::error::SvidError;
-use crate::trust::Trust;
+use crate::trust::{Trust, key_hash};
 use kedge_model::{NodeName, SpiffeId, TrustDomain};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{
@@ -42,6 +42,13 @@ impl PeerIdentity {
     #[must_use]
     pub fn name(&self) -> &NodeName {
         &self.name
+    }
+
+    /// SHA-256 of the leaf's SubjectPublicKeyInfo (DER).
+    #[must_use]
+    pub fn key_hash(&self) -> [u8; 32] {
+        let leaf = parse(&self.chain[0]).expect("it was verified");
+        key_hash(leaf.public_key().raw)
     }
 
     /// When the proof ends: a link must not outlive it.

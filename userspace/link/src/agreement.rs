@@ -37,6 +37,7 @@ pub(crate) fn create_hello(config: &LinkConfig, random: [u8; 32], renews: Option
         renews,
         successor_of: config.successor_of,
         rekey: Some(config.rekey),
+        attesting: config.attesting,
     }
 }
 
@@ -115,6 +116,7 @@ mod tests {
             renews: None,
             successor_of: None,
             rekey: None,
+            attesting: None,
         }
     }
 

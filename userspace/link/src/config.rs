@@ -2,7 +2,7 @@
 
 use crate::error::LinkError;
 use crate::tls;
-use crate::wire::InstanceId;
+use crate::wire::{Attesting, InstanceId};
 use kedge_identity::{NodeSvid, Trust};
 use kedge_model::{SpiffeId, Suite, TrustDomain};
 use kedge_record::Rekey;
@@ -21,6 +21,7 @@ pub struct LinkConfig {
     pub(crate) instance: InstanceId,
     pub(crate) successor_of: Option<InstanceId>,
     pub(crate) rekey: Rekey,
+    pub(crate) attesting: Option<Attesting>,
     pub(crate) provider: Arc<CryptoProvider>,
 }
 
@@ -51,6 +52,7 @@ impl LinkConfig {
             instance,
             successor_of: None,
             rekey: Rekey::InPlace,
+            attesting: None,
             provider: Arc::new(provider),
         })
     }
@@ -66,6 +68,13 @@ impl LinkConfig {
     #[must_use]
     pub fn rekeying(mut self, rekey: Rekey) -> Self {
         self.rekey = rekey;
+        self
+    }
+
+    /// Says what this node does about attestation; nothing, if that is never called.
+    #[must_use]
+    pub fn attesting(mut self, attesting: Option<Attesting>) -> Self {
+        self.attesting = attesting;
         self
     }
 

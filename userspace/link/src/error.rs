@@ -105,6 +105,8 @@ pub enum PeerMisbehaved {
     SecondHello,
     #[error("{0} sent by the wrong side of the link")]
     WrongSide(&'static str),
+    #[error("a frame {0}, which was not agreed on")]
+    NotAgreed(&'static str),
     #[error("handle {} was announced before, or out of order", .0.0)]
     HandleReused(Handle),
     #[error("handle {} was never announced to it", .0.0)]
@@ -240,7 +242,10 @@ impl PeerMisbehaved {
             Self::Wire(_) => "malformed-frame",
             Self::Tls(_) => "malformed-tls",
             Self::BelowCommonBest { .. } => "below-common-best",
-            Self::FrameBeforeHello | Self::SecondHello | Self::WrongSide(_) => "unexpected-frame",
+            Self::FrameBeforeHello
+            | Self::SecondHello
+            | Self::WrongSide(_)
+            | Self::NotAgreed(_) => "unexpected-frame",
             Self::HandleReused(_) | Self::UnknownHandle(_) => "unknown-handle",
             Self::TooMany { .. } => "too-much-at-once",
         }

@@ -2,7 +2,9 @@
 
 use crate::inbound::Inbound;
 use crate::outbound::Outbound;
-use crate::wire::{Handle, InstanceId, LinkId, ProofKind, RejectTarget, Role};
+use crate::wire::{
+    Attesting, Handle, InstanceId, LinkId, ProofKind, RejectTarget, Role, Shown, Verdict,
+};
 use kedge_identity::PeerIdentity;
 use kedge_model::{Refusal, SpiffeId, Suite};
 use kedge_record::Rekey;
@@ -54,6 +56,10 @@ pub enum SessionEvent {
     RenewalAsked,
     /// The peer opens no more flows on this link.
     Draining,
+    /// The peer shows what it has been attested, which the caller is to judge.
+    Shown(Shown),
+    /// What the peer makes of what it was shown.
+    Verdict(Verdict),
     /// The peer closed the control connection cleanly.
     Closed,
 }
@@ -79,6 +85,8 @@ pub struct Established {
     pub flow_suite: Suite,
     /// What all flows do at the end of a key.
     pub rekey: Rekey,
+    /// What we and the peer do about attestation. Where either says nothing, neither shows anything.
+    pub attesting: [Option<Attesting>; 2],
     /// TLS bytes until both hellos were there.
     pub bytes_sent: u64,
     pub bytes_received: u64,

@@ -10,6 +10,9 @@ pub const FRAME_VALUE_MAX: usize = 16_384;
 /// Most bytes of one TLS handshake message, which bounds a peer's certificate chain. Enforced by
 /// rustls; named here for the error's text.
 pub const TLS_MESSAGE_MAX: usize = 0xffff;
+/// Most bytes of an Attestation Result, and of what is said to people in place of one.
+pub const ATTESTATION_RESULT_MAX: usize = 4_096;
+pub const ATTESTATION_TEXT_MAX: usize = 512;
 /// Bytes of sealed control frames that may wait for the caller to take them.
 pub const TRANSMIT_BACKLOG_MAX: usize = 1 << 20;
 /// Events that may wait for the caller to take them.

@@ -11,7 +11,7 @@ use crate::identities::Identities;
 use crate::limits::{EVENTS_MAX, HANDSHAKE_TIMEOUT, TRANSMIT_BACKLOG_MAX};
 use crate::tls;
 use crate::verify::NodeVerifier;
-use crate::wire::{Frame, Handle, Hello, ProofKind, RejectTarget, Role};
+use crate::wire::{Frame, Handle, Hello, ProofKind, RejectTarget, Role, Shown, Verdict};
 use kedge_model::{Refusal, SpiffeId};
 use rustls::Connection;
 use std::collections::VecDeque;
@@ -31,6 +31,8 @@ pub struct Session {
     plaintext: Vec<u8>,
     events: VecDeque<SessionEvent>,
     identities: Identities,
+    /// Whether both hellos say that Results are shown.
+    shows_results: bool,
     bytes_sent: u64,
     bytes_received: u64,
 }
@@ -215,6 +217,22 @@ impl Session {
         self.send_established(&Frame::Drain)
     }
 
+    /// Shows the peer what we have been attested; again whenever there is something newer.
+    ///
+    /// # Errors
+    /// When the link is not established, or not both sides show Results.
+    pub fn show(&mut self, shown: Shown) -> Result<(), LinkError> {
+        self.send_attestation(&Frame::Result(shown))
+    }
+
+    /// Tells the peer what we make of what it has shown.
+    ///
+    /// # Errors
+    /// When the link is not established, or not both sides show Results.
+    pub fn tell_verdict(&mut self, verdict: Verdict) -> Result<(), LinkError> {
+        self.send_attestation(&Frame::Verdict(verdict))
+    }
+
     /// Ends our direction cleanly. Nothing can be sent afterwards.
     pub fn close(&mut self) {
         self.tls.send_close_notify();
@@ -242,6 +260,7 @@ impl Session {
             plaintext: Vec::new(),
             events: VecDeque::new(),
             identities: Identities::default(),
+            shows_results: false,
             bytes_sent: 0,
             bytes_received: 0,
         }
@@ -250,6 +269,17 @@ impl Session {
     fn send_established(&mut self, frame: &Frame) -> Result<(), LinkError> {
         self.check_established()?;
         self.send(frame)
+    }
+
+    fn send_attestation(&mut self, frame: &Frame) -> Result<(), LinkError> {
+        if !self.shows_results {
+            return Err(LinkError::ApiMisuse("not both sides show Results"));
+        }
+        // It may have refused us and closed while we were still looking at what it shows.
+        if matches!(self.phase, Phase::Closed) {
+            return Ok(());
+        }
+        self.send_established(frame)
     }
 
     fn send(&mut self, frame: &Frame) -> Result<(), LinkError> {

@@ -13,13 +13,14 @@ mod common;
 use common::foreign::{converse, node};
 use common::{Authority, Pair, sessions};
 use kedge_link::testing::foreign::hello;
-use kedge_link::wire::{Frame, Header, Record0, RejectTarget};
+use kedge_link::wire::{Attesting, Frame, Header, Record0, RejectTarget, Shown};
 use kedge_link::{
-    Established, Flight, FlowKeys, Handle, LinkError, ProofKind, Role, Session, SessionEvent,
-    limits::HANDSHAKE_TIMEOUT,
+    Established, Flight, FlowKeys, Handle, LinkError, PeerMisbehaved, ProofKind, Role, Session,
+    SessionEvent, limits::HANDSHAKE_TIMEOUT,
 };
 use kedge_model::{OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
 use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, Opened, Sealer, Unsealer};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn record0() -> Record0 {
@@ -336,4 +337,53 @@ fn trickle(from: &mut Session, to: &mut Session, now: Instant) -> usize {
             .expect("honest");
     }
     std::iter::from_fn(|| to.poll_event()).count()
+}
+
+#[test]
+fn what_a_side_shows_reaches_the_other_where_both_hellos_say_so_and_nowhere_else() {
+    let authority = Authority::new("lab.kedge");
+    let config = |name: &str, attesting| {
+        let config = Arc::into_inner(authority.config(name)).expect("nobody else has it");
+        Arc::new(config.attesting(attesting))
+    };
+    let a = config("a", Some(Attesting::Required));
+    let mut pair = Pair::between(&a, &config("b", Some(Attesting::Optional)), None);
+    let said = [Some(Attesting::Required), Some(Attesting::Optional)];
+    assert_eq!(pair.at_client.attesting, said);
+    let shown = Shown::Result("a.b.c".into());
+    pair.client.show(shown.clone()).expect("agreed");
+    let refused = Err((Refusal::PeerUnattested, "none".to_owned()));
+    pair.client.tell_verdict(refused.clone()).expect("agreed");
+    let [_, at_server] = pair.exchange();
+    assert!(matches!(
+        &at_server[..],
+        [SessionEvent::Shown(got), SessionEvent::Verdict(verdict)] if *got == shown && *verdict == refused
+    ));
+
+    // One that has closed meanwhile is told nothing, and that is no fault of ours.
+    pair.client.close();
+    pair.exchange();
+    assert!(pair.server.tell_verdict(Ok(())).is_ok());
+
+    let mut pair = Pair::between(&a, &config("b", None), None);
+    assert!(
+        pair.client.show(shown).is_err(),
+        "the other side knows none"
+    );
+}
+
+#[test]
+fn a_result_that_was_not_agreed_on_ends_the_link() {
+    let authority = Authority::new("lab.kedge");
+    let a = node(&authority, &authority.node_id("a"));
+    let mut bytes = Vec::new();
+    Frame::Hello(hello()).encode(&mut bytes);
+    Frame::Result(Shown::Nothing("none".into())).encode(&mut bytes);
+    let refused = converse(&a, &authority.config("b"), &bytes).err();
+    assert!(matches!(
+        refused,
+        Some(LinkError::PeerMisbehaved(PeerMisbehaved::NotAgreed(
+            "result"
+        )))
+    ));
 }

@@ -36,6 +36,11 @@ fn every_number_of_the_specification_is_that_of_the_code() {
     let numbers = [
         ("HANDSHAKE_TIMEOUT", link::HANDSHAKE_TIMEOUT.as_secs()),
         ("FRAME_VALUE_MAX", link::FRAME_VALUE_MAX as u64),
+        (
+            "ATTESTATION_RESULT_MAX",
+            link::ATTESTATION_RESULT_MAX as u64,
+        ),
+        ("ATTESTATION_TEXT_MAX", link::ATTESTATION_TEXT_MAX as u64),
         ("OFFERS_MAX", link::OFFERS_MAX as u64),
         ("IDENTITIES_MAX", link::IDENTITIES_MAX as u64),
         ("WINDOW_NUMBERS", link::WINDOW_NUMBERS),

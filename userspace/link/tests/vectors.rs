@@ -15,7 +15,8 @@ use aws_lc_rs::{digest, hmac};
 use common::formulas::{SuiteParts, expand, expand_384, hmac_of, parts, seal};
 use kedge_link::testing::{Half, LinkInputs};
 use kedge_link::wire::{
-    Answer, Direction, Frame, Header, Hello, InstanceId, LinkId, Point, Record0, RejectTarget,
+    Answer, Attesting, Direction, Frame, Header, Hello, InstanceId, LinkId, Point, Record0,
+    RejectTarget, Shown,
 };
 use kedge_link::{Handle, ProofKind, Role};
 use kedge_model::{OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
@@ -205,8 +206,9 @@ fn answer() -> Vec<u8> {
     bytes
 }
 
-/// A plain one, one with all that is optional, and one of a node whose flows continue.
-fn hellos() -> [Hello; 3] {
+/// A plain one, one with all that is optional, and one of a node whose flows continue; then one that
+/// asks for attestation.
+fn hellos() -> [Hello; 4] {
     let hello = Hello {
         versions: vec![1],
         groups: vec![0x11ec],
@@ -217,6 +219,7 @@ fn hellos() -> [Hello; 3] {
         renews: None,
         successor_of: None,
         rekey: Some(Rekey::InPlace),
+        attesting: None,
     };
     let continuing = Hello {
         rekey: Some(Rekey::Continue),
@@ -227,18 +230,23 @@ fn hellos() -> [Hello; 3] {
         successor_of: Some(InstanceId([0xcc; 16])),
         ..hello.clone()
     };
-    [hello, renewing, continuing]
+    let attested = Hello {
+        attesting: Some(Attesting::Required),
+        ..hello.clone()
+    };
+    [hello, renewing, continuing, attested]
 }
 
 fn messages() -> BTreeMap<String, String> {
     let id = SpiffeId::parse("spiffe://lab.kedge/ns/default/sa/web").expect("literal");
-    let [hello, renewing, continuing] = hellos();
+    let [hello, renewing, continuing, attested] = hellos();
     let proof = ProofKind::AssertedByNode;
     let by_handle = RejectTarget::Handle(Handle(1));
     let frames = [
         ("hello", Frame::Hello(hello)),
         ("hello, renewing, successor", Frame::Hello(renewing)),
         ("hello, continuing", Frame::Hello(continuing)),
+        ("hello, attested", Frame::Hello(attested)),
         (
             "announce",
             Frame::Announce {
@@ -265,6 +273,16 @@ fn messages() -> BTreeMap<String, String> {
         ),
         ("renew", Frame::Renew),
         ("drain", Frame::Drain),
+        ("result", Frame::Result(Shown::Result("a.b.c".into()))),
+        (
+            "result, none",
+            Frame::Result(Shown::Nothing("no TPM".into())),
+        ),
+        ("verdict", Frame::Verdict(Ok(()))),
+        (
+            "verdict, refused",
+            Frame::Verdict(Err((Refusal::PeerUnattested, "no TPM".into()))),
+        ),
     ];
     let denied = Answer::Denied {
         refusal: Refusal::Denied,

@@ -1,10 +1,13 @@
 //! Goal: every message survives its own encoding, and no cut, oversized, doubled or unknown part of
 //! one is taken for something else.
 
-use kedge_link::limits::{DENIAL_TEXT_MAX, FRAME_VALUE_MAX, OFFERS_MAX, RECORD0_PLAINTEXT_MAX};
+use kedge_link::limits::{
+    ATTESTATION_RESULT_MAX, ATTESTATION_TEXT_MAX, DENIAL_TEXT_MAX, FRAME_VALUE_MAX, OFFERS_MAX,
+    RECORD0_PLAINTEXT_MAX,
+};
 use kedge_link::wire::{
-    Answer, Continuation, Direction, FlowName, Frame, Header, Hello, InstanceId, LinkId, Opening,
-    Point, Record0, RejectTarget, WireError,
+    Answer, Attesting, Continuation, Direction, FlowName, Frame, Header, Hello, InstanceId, LinkId,
+    Opening, Point, Record0, RejectTarget, Shown, WireError,
 };
 use kedge_link::{Handle, ProofKind, Role};
 use kedge_model::{OriginalDst, Refusal, SourceAddr, SpiffeId, Suite};
@@ -22,6 +25,7 @@ fn hello() -> Hello {
         renews: Some(LinkId([3; 16])),
         successor_of: Some(InstanceId([4; 16])),
         rekey: Some(Rekey::Continue),
+        attesting: Some(Attesting::Required),
     }
 }
 
@@ -46,6 +50,10 @@ fn frames() -> Vec<Frame> {
         },
         Frame::Renew,
         Frame::Drain,
+        Frame::Result(Shown::Result("a.b.c".into())),
+        Frame::Result(Shown::Nothing("no TPM".into())),
+        Frame::Verdict(Ok(())),
+        Frame::Verdict(Err((Refusal::PeerUnattested, "none".into()))),
     ]
 }
 
@@ -353,4 +361,31 @@ proptest! {
             prop_assert_eq!(Answer::parse(&encoded(|out| answer.encode(out))), Ok(answer));
         }
     }
+}
+
+#[test]
+fn a_result_is_a_token_or_a_reason_of_bounded_length_and_not_both() {
+    let frame = |number: u8, fields: &[u8]| {
+        let length = u16::try_from(fields.len()).expect("short").to_be_bytes();
+        let bytes = [&[0x80, number], &length[..], fields].concat();
+        Frame::parse(&bytes).map(|parsed| parsed.expect("whole").0)
+    };
+    let field = |number: u8, value: &[u8]| {
+        let length = u16::try_from(value.len()).expect("short").to_be_bytes();
+        [&[0x80, number], &length[..], value].concat()
+    };
+    let (token, why) = (field(1, b"a.b.c"), field(2, b"none"));
+    assert!(frame(8, &token).is_ok() && frame(8, &why).is_ok());
+    let both = [token.clone(), why].concat();
+    assert!(matches!(frame(8, &both), Err(WireError::Malformed(_))));
+    assert!(matches!(frame(8, &[]), Err(WireError::Malformed(_))));
+    let long = field(1, &[b'x'; ATTESTATION_RESULT_MAX + 1]);
+    assert!(matches!(frame(8, &long), Err(WireError::TooLong(_))));
+    let long = field(2, &[b'x'; ATTESTATION_TEXT_MAX + 1]);
+    assert!(matches!(frame(8, &long), Err(WireError::TooLong(_))));
+    assert!(matches!(
+        frame(8, &field(1, &[0xff])),
+        Err(WireError::Malformed(_))
+    ));
+    assert!(frame(9, &[]).is_err(), "an empty verdict is none");
 }

@@ -136,6 +136,18 @@ refusals! {
     PeerRevoked = 38, "peer-revoked", Peer,
         "the certificate of the other node is revoked on this node",
         "issue that node a new certificate, or take its line out of the file that `svid.revoked` names";
+    PeerUnattested = 46, "peer-unattested", Peer,
+        "the other node shows no Attestation Result, and this node requires one",
+        "run `kedge attest status` on that node: it says why it has none";
+    PeerAttestationRefused = 47, "peer-attestation-refused", Peer,
+        "the other node's Attestation Result is not believed here",
+        "the event `link-failed` or `link-down` names the reason; `kedge attest show` on both nodes";
+    AttestationEnded = 48, "attestation-ended", Peer,
+        "the other node's Attestation Result has ended, and it has shown no newer one",
+        "run `kedge attest status` on that node: it says why it gets none";
+    AttestationRevoked = 49, "attestation-revoked", Peer,
+        "the other node's AK, or whoever verified it, is no longer believed here",
+        "see the file that `attestation.verifiers` names: its pins, policies and revoked AKs";
     NotCaptured = 40, "not-captured", Node,
         "a connection arrived at the capture port that no program had redirected",
         "connect to the service itself, not to kedged's capture port";

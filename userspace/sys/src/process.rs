@@ -34,6 +34,14 @@ pub fn thread_time() -> io::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
+/// Time since the machine started, its sleep included: a clock that nobody sets (CLOCK_BOOTTIME).
+///
+/// # Errors
+/// Of clock_gettime().
+pub fn boot_time() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_BOOTTIME)?.into())
+}
+
 /// Ends this process at once, as SIGKILL from outside does: nothing is cleaned up.
 pub fn die() -> ! {
     let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);

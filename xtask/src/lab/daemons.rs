@@ -28,9 +28,7 @@ impl Lab {
     /// # Errors
     /// When one does not come up; the message has the end of its log.
     pub fn start_daemons(&mut self) -> Result<()> {
-        if !self.ca().exists() {
-            self.prepare_nodes()?;
-        }
+        self.prepare_nodes()?;
         for node in NODES {
             self.start_daemon(node)?;
         }
@@ -143,6 +141,10 @@ impl Lab {
         if let Some(fault) = fault {
             command.env("KEDGE_FAULT", fault);
             command.env("KEDGE_SEAL_LOG", self.seal_log(node));
+            command.env(
+                "KEDGE_RESULT",
+                self.run.node_folder(node).join("foreign-result"),
+            );
         }
         let name = daemon_name(node);
         let process = Process::spawn(&self.run, Place::from(node), &name, command)?;
@@ -188,14 +190,22 @@ impl Lab {
     /// # Errors
     /// When one does not end.
     pub fn stop_daemons(&mut self) -> Result<()> {
-        for node in NODES {
-            while let Ok(daemon) = self.daemon(node) {
-                daemon.stop(Signal::SIGTERM)?;
-            }
-            let pins = self.run.pins().join(node.name());
-            if pins.exists() {
-                fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))?;
-            }
+        NODES
+            .into_iter()
+            .try_for_each(|node| self.stop_daemon(node))
+    }
+
+    /// The same of one node.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop_daemon(&mut self, node: Node) -> Result<()> {
+        while let Ok(daemon) = self.daemon(node) {
+            daemon.stop(Signal::SIGTERM)?;
+        }
+        let pins = self.run.pins().join(node.name());
+        if pins.exists() {
+            fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))?;
         }
         Ok(())
     }
@@ -307,7 +317,11 @@ impl Lab {
         Ok(ca)
     }
 
-    fn prepare_nodes(&self) -> Result<()> {
+    /// Once: a CA, and each node's certificate and documents.
+    pub(super) fn prepare_nodes(&self) -> Result<()> {
+        if self.ca().exists() {
+            return Ok(());
+        }
         self.make_ca(CA)?;
         for node in NODES {
             let folder = self.run.node_folder(node);

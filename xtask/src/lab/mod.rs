@@ -11,6 +11,7 @@
 //! # Ok(()) }                                             // dropping it removes everything
 //! ```
 
+pub mod attestation;
 mod cgroup;
 mod cpu;
 mod daemons;

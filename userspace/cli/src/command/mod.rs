@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod ask;
+mod attest;
 mod ca;
 mod cgroups;
 mod check;
@@ -40,6 +41,7 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failure>
         Command::Off(what) => node::off(what),
         Command::Ca(CaCommand::Init { dir, trust_domain }) => ca::init(dir, trust_domain),
         Command::Ca(CaCommand::Issue(what)) => ca::issue(what),
+        Command::Attest(what) => attest::run(arguments, what, out),
         Command::Man(what) => manual::man(what, out),
         Command::Completions { shell } => manual::completions(*shell, out),
     }

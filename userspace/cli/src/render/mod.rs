@@ -1,5 +1,6 @@
 //! From the API's types to text. Pure: golden files in tests/golden hold every table.
 
+mod attestation;
 mod diagnosis;
 mod event;
 mod explanation;
@@ -8,6 +9,7 @@ mod quantity;
 mod status;
 mod table;
 
+pub use attestation::{attestation, own_result};
 pub use diagnosis::diagnosis;
 pub use event::event;
 pub use explanation::explanation;

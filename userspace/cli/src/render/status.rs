@@ -1,5 +1,6 @@
 //! `kedge status`.
 
+use super::attestation::attestation_line;
 use super::quantity::duration;
 use super::table::fields;
 use kedge_api::{ListenerRole, SealedBy, Status, SuiteRecords, SvidStatus, Unenforceable};
@@ -33,6 +34,7 @@ pub fn status(status: &Status) -> String {
         status.capture.unenforceable.iter().map(unenforceable),
     );
     list(&mut rows, "records", status.records.iter().map(records));
+    rows.push(("attestation", attestation_line(&status.attestation)));
     list(
         &mut rows,
         "workers",

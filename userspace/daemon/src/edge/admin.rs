@@ -1,5 +1,7 @@
-//! The admin socket: HTTP/1.1 over a Unix socket that only root can open. It only reads.
+//! The admin socket: HTTP/1.1 over a Unix socket that only root can open. It only reads, and asks the
+//! TPM for what enrolment and `kedge attest quote` need.
 
+use crate::edge::attest;
 use crate::edge::log::EventLog;
 use crate::edge::metrics;
 use crate::edge::report::Observed;
@@ -7,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use kedge_api::{ApiError, Event, EventsQuery, ExplainQuery, path};
 use kedge_policy::Request;
@@ -19,8 +21,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc};
 
 #[derive(Clone)]
-struct Edge {
-    observed: Observed,
+pub(super) struct Edge {
+    pub(super) observed: Observed,
     log: EventLog,
 }
 
@@ -74,6 +76,13 @@ fn router(edge: Edge) -> Router {
         .route(path::FEATURES, get(features))
         .route(path::EVENTS, get(events))
         .route(path::METRICS, get(metrics))
+        .route(
+            path::ATTESTATION,
+            get(async |State(e): State<Edge>| Json(e.observed.attestation())),
+        )
+        .route(path::ATTEST_QUOTE, post(attest::quote))
+        .route(path::ATTEST_REQUEST, post(attest::request))
+        .route(path::ATTEST_ACTIVATE, post(attest::activate))
         .fallback(unknown)
         .with_state(edge)
 }
@@ -124,14 +133,12 @@ async fn unknown() -> Response {
 }
 
 fn failure(status: StatusCode, cause: String) -> Response {
-    (
-        status,
-        Json(ApiError {
-            cause,
-            remedy: None,
-        }),
-    )
-        .into_response()
+    failure_with(status, cause, None)
+}
+
+pub(super) fn failure_with(status: StatusCode, cause: String, remedy: Option<&str>) -> Response {
+    let remedy = remedy.map(str::to_owned);
+    (status, Json(ApiError { cause, remedy })).into_response()
 }
 
 /// One event a line. A reader that is too slow misses events, and sees it by their numbers.

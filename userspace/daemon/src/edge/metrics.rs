@@ -89,6 +89,11 @@ fn register_reasons(registry: &mut Registry, observed: &Observed, status: &kedge
         "Connections to the peer port that came to nothing, by reason",
         by_reason(status, "strangers."),
     );
+    registry.register(
+        "attestation",
+        "What attestation has done, by name",
+        by_reason(status, "attestation."),
+    );
     let (now, since) = kernel_tls(status);
     registry.register(
         "kernel_tls",

@@ -2,6 +2,7 @@
 //! the dataplane.
 
 mod admin;
+mod attest;
 mod capabilities;
 mod kernel_tls;
 mod log;

@@ -1,5 +1,6 @@
 //! The daemon's state as the admin API tells it.
 
+use crate::attestation::Attestation;
 use crate::config::Config;
 use crate::control::Ages;
 use crate::dataplane::flow::Records;
@@ -15,10 +16,11 @@ use crate::older;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_api::{
-    CaptureStatus, DirectoryStatus, Feature, Features, FlowPhase, FlowRole, Flows, LinkState,
-    Listener, ListenerRole, PolicyStatus, SealedBy, Status, SuiteRecords, SvidStatus, Timestamp,
-    TlsRole, WorkerStatus,
+    AttestationMode, AttestationStatus, CaptureStatus, DirectoryStatus, Feature, Features,
+    FlowPhase, FlowRole, Flows, LinkState, Listener, ListenerRole, PeerResult, PolicyStatus,
+    SealedBy, Status, SuiteRecords, SvidStatus, Timestamp, TlsRole, WorkerStatus,
 };
+use kedge_attest::Standing;
 use kedge_capture::Capture;
 use kedge_link::Role;
 use kedge_model::{NodeName, SpiffeId};
@@ -67,6 +69,7 @@ impl Observed {
             policy: self.policy(),
             capture: self.capture(),
             records: self.records(),
+            attestation: self.attestation(),
             workers: self.workers(),
             listeners: self.listeners(),
             counters: self.counters(),
@@ -163,6 +166,16 @@ impl Observed {
         peer.chain(capture).collect()
     }
 
+    pub fn attestation(&self) -> AttestationStatus {
+        let attestation = &self.links.attestation;
+        let mut status = attestation.status();
+        if attestation.mode() != AttestationMode::Off {
+            let links = self.links.all();
+            status.peers = links.iter().map(|link| shown(attestation, link)).collect();
+        }
+        status
+    }
+
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let opened = self
             .registries
@@ -185,6 +198,7 @@ impl Observed {
         let standing = self.refusals.count() as u64;
         counters.insert("refusals.standing".to_owned(), standing);
         counters.extend(self.kernel_tls.counters());
+        counters.extend(self.links.attestation.counters());
         counters
     }
 
@@ -325,6 +339,27 @@ fn established(link: &Link, report: Option<&PeerReport>) -> kedge_api::Link {
         identities: theirs as u64,
         handshakes_total: report.map_or(0, |report| report.established),
         last_error: report.and_then(|report| report.last_error.clone()),
+    }
+}
+
+/// What the peer of a link has shown.
+fn shown(attestation: &Attestation, link: &Link) -> PeerResult {
+    let held = link.proof.attested();
+    let standing = held.as_ref().map(|held| attestation.standing(held));
+    let result = held.as_ref().map(|held| held.result());
+    PeerResult {
+        peer: link.peer_id.clone(),
+        standing: match standing {
+            None => "none",
+            Some(Standing::Fresh) => "fresh",
+            Some(Standing::Stale) => "stale",
+            Some(Standing::Ended) => "ended",
+        }
+        .to_owned(),
+        verifier: result.map(|result| result.verifier().to_owned()),
+        ak: result.map(|result| result.ak().to_string()),
+        policy: result.map(|result| result.policy().to_string()),
+        error: link.unattested(),
     }
 }
 

@@ -1,14 +1,19 @@
 //! One control connection: moves bytes between its socket and its session, and does what either
 //! side asks for. One task a link, on the control runtime.
 
+use crate::attestation::Disbelief;
 use crate::doorstep::Place;
 use crate::events::Events;
-use crate::limits::{CONTROL_READ_BYTES, HANDSHAKES_INBOUND, LINK_COMMANDS, LINK_DRAIN};
+use crate::limits::{
+    ATTESTATION_TIMEOUT, CONTROL_READ_BYTES, HANDSHAKES_INBOUND, LINK_COMMANDS, LINK_DRAIN,
+};
+use crate::links::attested::{Attested, Next, refused};
 use crate::links::link::{Command, Link};
 use crate::links::table::{Demand, Links};
 use crate::world::SharedWorld;
+use kedge_attest::NodeKey;
 use kedge_identity::SvidError;
-use kedge_link::wire::RejectTarget;
+use kedge_link::wire::{Attesting, RejectTarget, Shown, Verdict};
 use kedge_link::{Established, Handle, LinkError, PeerUnauthenticated, Session, SessionEvent};
 use kedge_model::{IdKind, NodeName, Refusal, SpiffeId};
 use kedge_sys::socket::reset_on_close;
@@ -40,6 +45,12 @@ pub enum ControlError {
     OursExpired,
     #[error("the peer is no longer believed: {0}")]
     Distrusted(#[source] SvidError),
+    #[error("attestation of the peer: {0}")]
+    Disbelieved(#[source] Disbelief),
+    #[error("the peer does not take us for attested: {}: {text}", refusal.label())]
+    Unbelieved { refusal: Refusal, text: String },
+    #[error("attestation: not settled within {} s", ATTESTATION_TIMEOUT.as_secs())]
+    AttestationTimedOut,
     #[error(
         "handshake: given up for newer ones, since {HANDSHAKES_INBOUND} were under way: look at who sends them"
     )]
@@ -56,6 +67,9 @@ impl ControlError {
             Self::Expired => "certificate-expired",
             Self::OursExpired => "our-certificate-expired",
             Self::Distrusted(error) => error.label(),
+            Self::Disbelieved(error) => error.label(),
+            Self::Unbelieved { refusal, .. } => refusal.label(),
+            Self::AttestationTimedOut => "attestation-timed-out",
             Self::Crowded => "crowded",
         }
     }
@@ -74,6 +88,13 @@ impl ControlError {
                 error.remedy()
             }
             Self::Distrusted(error) => error.remedy(),
+            Self::Disbelieved(error) => error.remedy(),
+            Self::Unbelieved { .. } => {
+                "see `kedge attest status` on this node: it says why there is no better Result"
+            }
+            Self::AttestationTimedOut => {
+                "see `kedge attest status` on both nodes: a TPM or a Verifier keeps one waiting"
+            }
             _ => "the cause names what to do; `kedge link list` shows whether it lasts",
         }
     }
@@ -105,8 +126,18 @@ pub struct Context {
     pub events: Events,
     /// The end of our own SVID.
     pub not_after: SystemTime,
+    /// The key of our own SVID.
+    pub node_key: NodeKey,
     /// The place of this link among all that were dialled or taken.
     pub begun: u64,
+}
+
+/// Never, where nothing is shown.
+async fn own_changed(attested: &mut Option<Attested>) {
+    match attested {
+        Some(attested) => attested.own_changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 pub struct Control {
@@ -117,6 +148,9 @@ pub struct Control {
     sender: mpsc::Sender<Command>,
     origin: Option<Origin>,
     link: Option<Arc<Link>>,
+    attested: Option<Attested>,
+    /// Whether flows may be opened on the link.
+    in_use: bool,
     out: Vec<u8>,
     erase_at: Option<Instant>,
     closed: bool,
@@ -133,6 +167,8 @@ impl Control {
             sender,
             origin: Some(origin),
             link: None,
+            attested: None,
+            in_use: false,
             out: Vec::new(),
             erase_at: None,
             closed: false,
@@ -147,7 +183,9 @@ impl Control {
         let _ = self.transmit().await;
         if let Some(link) = self.link.take() {
             self.context.links.remove(&link);
-            self.context.events.link_down(&link, result.as_ref().err());
+            if self.in_use {
+                self.context.events.link_down(&link, result.as_ref().err());
+            }
         }
         let Some(origin) = self.origin.take() else {
             return;
@@ -178,6 +216,7 @@ impl Control {
                     count => self.input(&read[..count])?,
                 },
                 Some(command) = self.commands.recv() => self.obey(command)?,
+                () = own_changed(&mut self.attested) => self.show()?,
                 () = tokio::time::sleep_until(deadline.into()) => self.timeout()?,
             }
         }
@@ -220,7 +259,9 @@ impl Control {
                 .unwrap_or_default();
             Instant::now() + left
         });
-        [self.session.poll_timeout(), epoch, self.erase_at, expiry]
+        let attested = self.attested.as_ref().and_then(Attested::deadline);
+        let session = self.session.poll_timeout();
+        [session, epoch, self.erase_at, expiry, attested]
             .into_iter()
             .flatten()
             .fold(far, Instant::min)
@@ -229,6 +270,11 @@ impl Control {
     fn timeout(&mut self) -> Result<(), ControlError> {
         let now = Instant::now();
         self.session.handle_timeout(now)?;
+        let waits = self.attested.as_ref().and_then(Attested::deadline);
+        if waits.is_some_and(|until| now >= until) {
+            self.session.close();
+            return Err(ControlError::AttestationTimedOut);
+        }
         if self.erase_at.is_some_and(|at| now >= at) {
             self.session.close();
             self.closed = true;
@@ -260,6 +306,7 @@ impl Control {
                 self.session.close();
                 return Err(ControlError::Distrusted(error));
             }
+            Command::Disbelieve(error) => return self.disbelieve(error),
         }
         Ok(())
     }
@@ -291,6 +338,8 @@ impl Control {
             SessionEvent::Rejected { target, refusal } => self.consume_rejection(target, refusal),
             SessionEvent::RenewalAsked => self.renew(),
             SessionEvent::Draining => self.begin_drain(),
+            SessionEvent::Shown(shown) => self.consume_shown(&shown)?,
+            SessionEvent::Verdict(verdict) => self.consume_verdict(verdict)?,
             SessionEvent::Closed => {
                 self.session.close();
                 self.closed = true;
@@ -314,6 +363,7 @@ impl Control {
         }
         let theirs = Duration::from_secs(established.peer.not_after().as_secs());
         let not_after = (SystemTime::UNIX_EPOCH + theirs).min(self.context.not_after);
+        let attesting = established.attesting;
         let of_ours = (self.context.begun, not_after);
         let link = Arc::new(Link::new(established, of_ours, self.sender.clone()));
         if let Err(error) = self
@@ -325,9 +375,89 @@ impl Control {
             self.session.close();
             return Err(ControlError::Distrusted(error));
         }
-        self.context.links.install(&link);
-        self.context.events.link_up(&link);
         self.link = Some(link);
+        self.attest(attesting)
+    }
+
+    /// Shows what we have, and uses the link as soon as attestation allows it.
+    fn attest(&mut self, attesting: [Option<Attesting>; 2]) -> Result<(), ControlError> {
+        let (links, key) = (&self.context.links, self.context.node_key);
+        let agreed = Attested::agree(&links.attestation, attesting, key);
+        self.attested = agreed.inspect_err(|_| self.session.close())?;
+        match self.attested.as_ref().map_or(Next::Opens, Attested::first) {
+            Next::Opens => self.open()?,
+            Next::Admits => self.admit(),
+            Next::Waits => {}
+        }
+        self.show()
+    }
+
+    fn show(&mut self) -> Result<(), ControlError> {
+        match &mut self.attested {
+            Some(attested) => attested.show(&mut self.session),
+            None => Ok(()),
+        }
+    }
+
+    /// Flows are taken before the peer hears that they are.
+    fn consume_shown(&mut self, shown: &Shown) -> Result<(), ControlError> {
+        let (Some(attested), Some(link)) = (&mut self.attested, &self.link) else {
+            return Ok(());
+        };
+        if let Err(error) = attested.consume_shown(link, shown) {
+            return self.disbelieve(error);
+        }
+        if !self.in_use {
+            self.admit();
+        }
+        self.session.tell_verdict(Ok(()))?;
+        self.open_if_settled()
+    }
+
+    fn consume_verdict(&mut self, verdict: Verdict) -> Result<(), ControlError> {
+        if let Some(attested) = &mut self.attested {
+            attested
+                .consume_verdict(verdict)
+                .inspect_err(|_| self.session.close())?;
+        }
+        self.open_if_settled()
+    }
+
+    fn disbelieve(&mut self, error: Disbelief) -> Result<(), ControlError> {
+        if self.attested.is_some() {
+            self.session.tell_verdict(refused(&error))?;
+        }
+        self.session.close();
+        Err(ControlError::Disbelieved(error))
+    }
+
+    fn open_if_settled(&mut self) -> Result<(), ControlError> {
+        match self.attested.as_mut().is_some_and(Attested::opens) {
+            true => self.open(),
+            false => Ok(()),
+        }
+    }
+
+    fn admit(&self) {
+        if let Some(link) = &self.link {
+            self.context.links.admit(link);
+        }
+    }
+
+    /// From now on flows are opened on it. What was proven may have been lost while it waited.
+    fn open(&mut self) -> Result<(), ControlError> {
+        let Some(link) = &self.link else {
+            return Ok(());
+        };
+        let now = UnixTime::now();
+        let trust = self.context.links.proofs.trust();
+        if let Err(error) = link.proof.peer.verify_again(&trust, now) {
+            self.session.close();
+            return Err(ControlError::Distrusted(error));
+        }
+        self.context.links.install(link);
+        self.context.events.link_up(link);
+        self.in_use = true;
         match self.origin.take() {
             // The manager has gone: the daemon is ending.
             Some(Origin::Dialled(waiting)) => drop(waiting.send(Ok(()))),

@@ -1,5 +1,6 @@
 //! One established link, as the workers see it.
 
+use crate::attestation::Disbelief;
 use crate::limits::HOLD;
 use crate::links::identities::Identities;
 use crate::links::proof::Proof;
@@ -30,6 +31,8 @@ pub enum Command {
     Drain,
     /// What the peer has proven does not count any more: close at once.
     Distrust(SvidError),
+    /// Its Attestation Result does not count any more: say so, and close.
+    Disbelieve(Disbelief),
 }
 
 /// Keys and identities of one link. The locks are held for one flow's opening, never for bytes.
@@ -61,6 +64,8 @@ pub struct Link {
     commands: mpsc::Sender<Command>,
     draining: AtomicBool,
     dead: AtomicBool,
+    /// Why its peer shows no newer Attestation Result.
+    unattested: Mutex<Option<String>>,
     pub flows_accepted: AtomicU64,
 }
 
@@ -95,6 +100,7 @@ impl Link {
             commands,
             draining: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            unattested: Mutex::default(),
             flows_accepted: AtomicU64::new(0),
         }
     }
@@ -214,6 +220,14 @@ impl Link {
                 .unwrap_or_else(PoisonError::into_inner),
         );
         self.proven.notify_waiters();
+    }
+
+    pub fn note_unattested(&self, why: Option<String>) {
+        *lock(&self.unattested) = why;
+    }
+
+    pub fn unattested(&self) -> Option<String> {
+        lock(&self.unattested).clone()
     }
 
     /// Whether new flows may be opened on it.

@@ -1,13 +1,18 @@
 //! Makes links: dials when a flow needs one, answers peers that dial, renews before the end.
 
+use crate::attestation::{Disbelief, EndedFlows};
 use crate::doorstep::{Doorstep, Source};
 use crate::events::Events;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, HANDSHAKES_INBOUND, LINK_LIFETIME};
+use crate::limits::{
+    ATTESTATION_AHEAD, BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, HANDSHAKES_INBOUND, LINK_LIFETIME,
+};
 use crate::links::control::{Context, Control, ControlError, Origin};
 use crate::links::link::{Command, Link};
 use crate::links::proof::{Lost, Proof};
 use crate::links::table::{Demand, Links};
 use crate::world::SharedWorld;
+use kedge_api::AttestationMode;
+use kedge_attest::Sha256;
 use kedge_identity::{NodeSvid, Trust};
 use kedge_link::{ClientStart, InstanceId, LinkConfig, LinkError, LinkId, Role, Session, Start};
 use kedge_model::{NodeAddr, NodeName, SpiffeId, Suite};
@@ -53,6 +58,10 @@ pub struct Manager {
     attempts: JoinSet<(NodeName, Result<(), ControlError>)>,
     handshakes: Doorstep,
     begun: u64,
+    /// A new SVID that waits for a Result about its key, and until when.
+    next_svid: Option<(NodeSvid, SystemTime)>,
+    /// Whom we believed when the links' Results were last looked at.
+    judged: u64,
 }
 
 /// How dialling one node stands.
@@ -71,7 +80,9 @@ impl Manager {
     ) -> Result<Self, LinkError> {
         let instance = InstanceId(random());
         let config = LinkConfig::new(&svid, &suites, instance)?.rekeying(rekey);
-        let config = config.trusting(links.proofs.trust());
+        let config = config
+            .trusting(links.proofs.trust())
+            .attesting(links.attestation.attesting());
         Ok(Self {
             links,
             world,
@@ -86,6 +97,8 @@ impl Manager {
             attempts: JoinSet::new(),
             handshakes: Doorstep::new(HANDSHAKES_INBOUND),
             begun: 0,
+            next_svid: None,
+            judged: 0,
         })
     }
 
@@ -104,8 +117,10 @@ impl Manager {
                 Some(credential) = credentials.recv() => self.take(credential),
                 Some(Ok((node, result))) = self.attempts.join_next() => self.ended(node, result),
                 _ = due.tick() => {
+                    self.use_next_svid();
                     self.renew_old();
                     self.expire();
+                    self.judge_again();
                 }
                 else => return,
             }
@@ -176,8 +191,33 @@ impl Manager {
 
     fn take(&mut self, credential: Credential) {
         match credential {
-            Credential::Svid(svid) => self.renew_all(svid),
+            Credential::Svid(svid) => self.prepare(svid),
             Credential::Trust(trust) => self.believe(trust),
+        }
+    }
+
+    /// Links under a new key show a Result about that key: it is asked for first.
+    fn prepare(&mut self, svid: NodeSvid) {
+        let attestation = &self.links.attestation;
+        let until = match attestation.mode() {
+            AttestationMode::Off => return self.renew_all(svid),
+            AttestationMode::Optional => SystemTime::now() + ATTESTATION_AHEAD,
+            // Nobody takes the new one without a Result, and the old one until its end.
+            AttestationMode::Required => self.not_after,
+        };
+        let trust = self.links.proofs.trust();
+        attestation.use_node_key(Sha256(svid.key_hash()), &trust);
+        self.next_svid = Some((svid, until));
+        self.use_next_svid();
+    }
+
+    fn use_next_svid(&mut self) {
+        let is_due = |(svid, until): &mut (NodeSvid, SystemTime)| {
+            let state = self.links.attestation.own().state();
+            state.held(Sha256(svid.key_hash())).is_some() || SystemTime::now() >= *until
+        };
+        if let Some((svid, _)) = self.next_svid.take_if(is_due) {
+            self.renew_all(svid);
         }
     }
 
@@ -199,6 +239,7 @@ impl Manager {
 
     /// Another bundle or revocation list: it counts for what was proven before, too.
     fn believe(&mut self, trust: Trust) {
+        self.links.attestation.forbid(&trust);
         let lost = self.links.proofs.believe(trust, UnixTime::now());
         match self.link_config(&self.svid) {
             Ok(config) => self.config = Arc::new(config),
@@ -214,6 +255,46 @@ impl Manager {
             current.is_some_and(|link| link.proof.peer.not_after() > now)
         };
         self.close(&self.links.proofs.expire(now, has_renewed));
+    }
+
+    /// Attestation Results end, and whoever issued them may not be believed any more. Flows rest on
+    /// their own link's Result, or on a later one that their node has shown.
+    fn judge_again(&mut self) {
+        let attestation = self.links.attestation.clone();
+        if !attestation.is_required() {
+            return;
+        }
+        let judge = attestation.judge();
+        let generation = judge.generation();
+        let anew = std::mem::replace(&mut self.judged, generation) != generation;
+        let check = |proof: &Proof| match proof.attested() {
+            Some(held) if anew => judge
+                .check_signer(&proof.peer, &held)
+                .and_then(|()| judge.check_time(&held)),
+            Some(held) => judge.check_time(&held),
+            None => Ok(()),
+        };
+        for link in self.links.all() {
+            if let Err(error) = check(&link.proof) {
+                self.links.remove(&link);
+                link.command(Command::Disbelieve(error.because(link.unattested())));
+            }
+        }
+        let mut any = false;
+        for proof in self.links.proofs.all() {
+            let Err(error) = check(&proof) else { continue };
+            any |= self.ends_flows(&proof, &error) && proof.withdraw(error.refusal());
+        }
+        if any {
+            self.world.decide_again();
+        }
+    }
+
+    /// What has only ended may be kept, and counts on while its node has shown a later Result.
+    fn ends_flows(&self, proof: &Proof, error: &Disbelief) -> bool {
+        let keeps = self.links.attestation.settings().flows == EndedFlows::Keep;
+        let is_over = matches!(error, Disbelief::Ended(_));
+        !is_over || !(keeps || self.links.current(proof.peer.name()).is_some())
     }
 
     /// Closes links whose peers are not believed any more; workers reset what rests on them.
@@ -252,7 +333,9 @@ impl Manager {
 
     fn link_config(&self, svid: &NodeSvid) -> Result<LinkConfig, LinkError> {
         let config = LinkConfig::new(svid, &self.suites, self.instance)?.rekeying(self.rekey);
-        Ok(config.trusting(self.links.proofs.trust()))
+        Ok(config
+            .trusting(self.links.proofs.trust())
+            .attesting(self.links.attestation.attesting()))
     }
 
     /// For a link that begins now.
@@ -263,6 +346,7 @@ impl Manager {
             world: self.world.clone(),
             events: self.events.clone(),
             not_after: self.not_after,
+            node_key: Sha256(self.svid.key_hash()),
             begun: self.begun,
         }
     }

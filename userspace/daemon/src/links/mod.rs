@@ -6,6 +6,7 @@
 //!      └───── current link ───────┴──────────── install ◄────────────────┘
 //! ```
 
+mod attested;
 mod control;
 mod identities;
 mod link;

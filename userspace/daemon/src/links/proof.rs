@@ -1,7 +1,8 @@
 //! What peers have proven on their links. Flows rest on it for as long as they live, which may be
 //! longer than the link: so a proof is kept while anything rests on it, and can be lost.
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use kedge_attest::Held;
 use kedge_identity::{PeerIdentity, SvidError, Trust};
 use kedge_model::Refusal;
 use rustls_pki_types::UnixTime;
@@ -11,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 #[derive(Debug)]
 pub struct Proof {
     pub peer: PeerIdentity,
+    /// The newest Attestation Result of it that was believed.
+    attested: ArcSwapOption<Held>,
     lost: OnceLock<Refusal>,
 }
 
@@ -18,8 +21,23 @@ impl Proof {
     pub fn new(peer: PeerIdentity) -> Arc<Self> {
         Arc::new(Self {
             peer,
+            attested: ArcSwapOption::empty(),
             lost: OnceLock::new(),
         })
+    }
+
+    /// Its Attestation Result was believed.
+    pub fn attest(&self, held: Held) {
+        self.attested.store(Some(Arc::new(held)));
+    }
+
+    pub fn attested(&self) -> Option<Arc<Held>> {
+        self.attested.load_full()
+    }
+
+    /// Nothing may rest on it any more; whether anything could until now.
+    pub fn withdraw(&self, refusal: Refusal) -> bool {
+        self.lost.set(refusal).is_ok()
     }
 
     /// Whether flows may rest on it.
@@ -79,8 +97,13 @@ impl Proofs {
         })
     }
 
+    /// All on which something rests.
+    pub fn all(&self) -> Vec<Arc<Proof>> {
+        self.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
     fn lose(&self, error: impl Fn(&Proof) -> Option<SvidError>) -> Vec<Lost> {
-        let known: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        let known = self.all();
         let lost = |proof: Arc<Proof>| {
             let error = error(&proof)?;
             let newly = proof.lost.set(refusal(&error)).is_ok();

@@ -1,5 +1,6 @@
 //! The links that there are, for workers to find without a lock.
 
+use crate::attestation::Attestation;
 use crate::limits::{HOLD, LINK_DEMANDS};
 use crate::links::link::{Command, Link};
 use crate::links::proof::Proofs;
@@ -31,6 +32,7 @@ pub struct Links {
     /// Another daemon serves this node: see [`Links::retire`].
     retired: AtomicBool,
     pub proofs: Proofs,
+    pub attestation: Attestation,
     pub handshakes_total: AtomicU64,
 }
 
@@ -58,7 +60,7 @@ pub struct PeerReport {
 }
 
 impl Links {
-    pub fn new(trust: Trust) -> (Arc<Self>, mpsc::Receiver<Demand>) {
+    pub fn new(trust: Trust, attestation: Attestation) -> (Arc<Self>, mpsc::Receiver<Demand>) {
         let (demands, requests) = mpsc::channel(LINK_DEMANDS);
         let links = Self {
             peers: ArcSwap::default(),
@@ -66,6 +68,7 @@ impl Links {
             demands,
             retired: AtomicBool::new(false),
             proofs: Proofs::new(trust),
+            attestation,
             handshakes_total: AtomicU64::new(0),
         };
         (Arc::new(links), requests)
@@ -128,15 +131,20 @@ impl Links {
         self.retired.load(SeqCst)
     }
 
-    /// Takes a new link into use, and lets the loser drain where there are two between the same
-    /// two instances.
-    pub fn install(&self, link: &Arc<Link>) {
-        self.handshakes_total.fetch_add(1, Relaxed);
+    /// From now on flows are taken on it; none is opened before [`Links::install`].
+    pub fn admit(&self, link: &Arc<Link>) {
         self.by_id.rcu(|links| {
             let mut links = HashMap::clone(links);
             links.insert(link.id, Arc::clone(link));
             links
         });
+    }
+
+    /// Takes a new link into use, and lets the loser drain where there are two between the same
+    /// two instances.
+    pub fn install(&self, link: &Arc<Link>) {
+        self.handshakes_total.fetch_add(1, Relaxed);
+        self.admit(link);
         let peer = self.peer(&link.peer);
         let in_use = peer.current.load_full().filter(|in_use| in_use.is_open());
         let settled = in_use.map(|in_use| (settle(&contender(&in_use), &contender(link)), in_use));

@@ -37,6 +37,7 @@ impl Session {
             Role::TlsClient => (self.config.id.clone(), ours.renews),
             Role::TlsServer => (peer.id().clone(), theirs.renews),
         };
+        self.shows_results = ours.attesting.is_some() && theirs.attesting.is_some();
         self.phase = Phase::Established;
         self.push(SessionEvent::Established(Box::new(Established {
             peer,
@@ -51,6 +52,7 @@ impl Session {
                 .expect("only kedge's suites are in the provider"),
             flow_suite,
             rekey: agreement::rekey(ours, theirs),
+            attesting: [ours.attesting, theirs.attesting],
             bytes_sent: self.bytes_sent,
             bytes_received: self.bytes_received,
             outbound: Outbound::new(link_id, self.role, flow_suite, our_secrets, now),

@@ -113,6 +113,13 @@ impl Session {
         }
     }
 
+    fn check_shows_results(&self, frame: &'static str) -> Result<(), PeerMisbehaved> {
+        match self.shows_results {
+            true => Ok(()),
+            false => Err(PeerMisbehaved::NotAgreed(frame)),
+        }
+    }
+
     fn handle_established(&mut self, frame: Frame) -> Result<(), LinkError> {
         let event = match frame {
             Frame::Announce { handle, proof, id } => {
@@ -135,6 +142,14 @@ impl Session {
             }
             Frame::Renew => SessionEvent::RenewalAsked,
             Frame::Drain => SessionEvent::Draining,
+            Frame::Result(shown) => {
+                self.check_shows_results("result")?;
+                SessionEvent::Shown(shown)
+            }
+            Frame::Verdict(verdict) => {
+                self.check_shows_results("verdict")?;
+                SessionEvent::Verdict(verdict)
+            }
             Frame::Unknown => return Ok(()),
             Frame::Hello(_) => return Err(PeerMisbehaved::SecondHello.into()),
         };

@@ -69,6 +69,7 @@ pub fn hello() -> Hello {
         renews: None,
         successor_of: None,
         rekey: None,
+        attesting: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The frames of the control connection.
 
 use crate::limits::FRAME_VALUE_MAX;
+use crate::wire::attestation::{encode_verdict, parse_verdict};
 use crate::wire::tlv::{FIELD_HEADER_LEN, Field, Fields, once, put, required};
-use crate::wire::{Handle, Hello, ProofKind, WireError};
+use crate::wire::{Handle, Hello, ProofKind, Shown, Verdict, WireError};
 use kedge_model::{Refusal, SpiffeId};
 
 mod number {
@@ -13,6 +14,8 @@ mod number {
     pub(super) const REJECT: u16 = 5;
     pub(super) const RENEW: u16 = 6;
     pub(super) const DRAIN: u16 = 7;
+    pub(super) const RESULT: u16 = 8;
+    pub(super) const VERDICT: u16 = 9;
 }
 
 mod identity_field {
@@ -46,6 +49,10 @@ pub enum Frame {
     Renew,
     /// "I open no more flows on this link, and shall erase it soon."
     Drain,
+    /// "This is what a Verifier says of my node."
+    Result(Shown),
+    /// "So I take flows on this link", or not.
+    Verdict(Verdict),
     /// A frame that this version does not know and may skip.
     Unknown,
 }
@@ -111,6 +118,8 @@ impl Frame {
             }
             number::RENEW => empty("renew", field.value).map(|()| Self::Renew),
             number::DRAIN => empty("drain", field.value).map(|()| Self::Drain),
+            number::RESULT => Shown::parse(field.value).map(Self::Result),
+            number::VERDICT => parse_verdict(field.value).map(Self::Verdict),
             _ => field.skip("control connection").map(|()| Self::Unknown),
         }
     }
@@ -151,6 +160,14 @@ impl Frame {
             }
             Self::Renew => number::RENEW,
             Self::Drain => number::DRAIN,
+            Self::Result(shown) => {
+                shown.encode(out);
+                number::RESULT
+            }
+            Self::Verdict(verdict) => {
+                encode_verdict(verdict, out);
+                number::VERDICT
+            }
             Self::Unknown => panic!("an unknown frame is received, never sent"),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::limits::OFFERS_MAX;
 use crate::wire::tlv::{Field, Fields, once, put, put_optional, required};
-use crate::wire::{InstanceId, LinkId, WireError};
+use crate::wire::{Attesting, InstanceId, LinkId, WireError};
 use kedge_record::Rekey;
 
 const WHAT: &str = "hello";
@@ -15,6 +15,7 @@ const RANDOM: u16 = 6;
 const RENEWS: u16 = 7;
 const SUCCESSOR_OF: u16 = 8;
 const REKEY: u16 = 9;
+const ATTESTATION: u16 = 10;
 
 /// What each side offers, in its order of preference, and who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Hello {
     pub successor_of: Option<InstanceId>,
     /// What this side's flows need; `None`: it knows no continuation.
     pub rekey: Option<Rekey>,
+    /// What this side does about attestation; `None`: it knows none.
+    pub attesting: Option<Attesting>,
 }
 
 impl Hello {
@@ -53,13 +56,16 @@ impl Hello {
         if let Some(rekey) = self.rekey {
             put_optional(out, REKEY, &[u8::from(rekey == Rekey::Continue)]);
         }
+        if let Some(attesting) = self.attesting {
+            put_optional(out, ATTESTATION, &[attesting as u8]);
+        }
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let (mut versions, mut groups, mut tls_suites, mut record_suites) =
             (None, None, None, None);
         let (mut instance, mut random, mut renews, mut successor_of) = (None, None, None, None);
-        let mut rekey = None;
+        let (mut rekey, mut attesting) = (None, None);
         for field in Fields::of(WHAT, bytes) {
             let field = field?;
             let n = field.number;
@@ -75,6 +81,10 @@ impl Hello {
                     once(&mut successor_of, WHAT, n, InstanceId(field.array(WHAT)?))?;
                 }
                 REKEY => once(&mut rekey, WHAT, n, parse_rekey(field)?)?,
+                ATTESTATION => {
+                    let found = Attesting::parse(field.array(WHAT)?)?;
+                    once(&mut attesting, WHAT, n, found)?;
+                }
                 _ => field.skip(WHAT)?,
             }
         }
@@ -88,6 +98,7 @@ impl Hello {
             renews,
             successor_of,
             rekey,
+            attesting,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The bytes of the protocol: encoding and parsing, nothing else. docs/protocol.md has the tables.
 
 mod answer;
+mod attestation;
 mod continuation;
 mod control;
 mod header;
@@ -11,6 +12,7 @@ mod record0;
 pub(crate) mod tlv;
 
 pub use answer::Answer;
+pub use attestation::{Attesting, Shown, Verdict};
 pub use continuation::{Continuation, Direction, FlowName, Point};
 pub use control::{Frame, RejectTarget};
 pub use header::Header;
