@@ -53,6 +53,8 @@ fn twenty_faults_are_told_with_their_cause_and_a_remedy_that_works() {
 fn the_document_lists_the_faults_that_are_played() {
     let path = repository().join("docs/troubleshooting.md");
     let text = std::fs::read_to_string(path).expect("the document");
+    // Those of attestation are played by tests of their own.
+    let (text, _) = text.split_once("\nAttestation ").expect("two tables");
     let rows: Vec<(&str, &str)> = text.lines().filter_map(row).collect();
     let played: Vec<_> = faults().map(|fault| (fault.name, fault.kind)).collect();
     assert_eq!(played.len(), 20);
