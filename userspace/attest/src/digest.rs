@@ -1,6 +1,7 @@
 //! SHA-256 values, which print as 64 hexadecimal digits.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use std::fmt;
 
 /// SHA-256 of something.
@@ -20,15 +21,8 @@ impl Sha256 {
     /// 64 hexadecimal digits of either case.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.as_bytes();
-        let mut bytes = [0; 32];
-        if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(Self(bytes))
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
+        bytes.try_into().ok().map(Self)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::limits::REVOKED_MAX;
 use anyhow::{Context, Result, ensure};
+use data_encoding::HEXLOWER;
 use kedge_attest::{AkName, Lifetimes, PcrPolicy, Pin, Roots, Sha256, Verifier, VerifierKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -137,7 +138,7 @@ fn revoked(text: &str) -> Result<HashSet<AkName>> {
 /// What Relying Parties write into the file of those whom they believe.
 #[must_use]
 pub fn pin_toml(pin: &Pin) -> String {
-    let key: String = pin.point.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = HEXLOWER.encode(&pin.point);
     format!("[[verifier]]\nname = {:?}\nkey = \"{key}\"\n", pin.name)
 }
 

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use data_encoding::HEXLOWER;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -71,10 +72,9 @@ fn router(judge: Arc<Judge>) -> Router {
 async fn nonce(State(judge): State<Arc<Judge>>) -> Response {
     match judge.nonce(UnixTime::now()) {
         Ok(nonce) => {
-            let nonce = nonce.as_bytes().iter().map(|byte| format!("{byte:02x}"));
             let answer = NonceAnswer {
                 verifier: judge.config().name.clone(),
-                nonce: nonce.collect(),
+                nonce: HEXLOWER.encode(nonce.as_bytes()),
             };
             Json(answer).into_response()
         }

@@ -7,6 +7,7 @@ use crate::arguments::{Arguments, AttestCommand, VerifyArguments};
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::render;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use kedge_api::{AttestationStatus, EnrolmentChallenge, EnrolmentRequest, path};
 use kedge_attest::{
     Caller, Challenge, Evidence, Expected, Ledger, Nonce, PcrPolicy, Roots, Verifier,
@@ -15,7 +16,6 @@ use kedge_model::SpiffeId;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write};
 use std::path::Path;
@@ -200,7 +200,7 @@ fn nonce(text: &str) -> Option<Nonce> {
 }
 
 fn random_nonce() -> String {
-    digits(&rand::random::<[u8; 32]>())
+    HEXLOWER.encode(&rand::random::<[u8; 32]>())
 }
 
 fn client(arguments: &Arguments) -> Result<Client, Failure> {
@@ -234,17 +234,5 @@ fn content(what: &'static str, path: &Path, why: &impl std::fmt::Display) -> Fai
 
 /// Bytes of hexadecimal digits.
 fn hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks_exact(2).map(byte).collect()
-}
-
-fn digits(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }

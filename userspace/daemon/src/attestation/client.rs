@@ -6,6 +6,7 @@ use super::boot_time;
 use super::judge::Disbelief;
 use super::tpm::DoorError;
 use crate::limits::VERIFIER_ANSWER_BYTES;
+use data_encoding::HEXLOWER_PERMISSIVE;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
@@ -114,12 +115,7 @@ async fn post(to: SocketAddr, path: &str, body: Bytes) -> Result<Bytes, Appraisa
 
 /// Bytes of hexadecimal digits.
 pub fn hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks_exact(2).map(byte).collect()
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }
 
 #[cfg(test)]

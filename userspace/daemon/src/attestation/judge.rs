@@ -423,15 +423,7 @@ mod tests {
     }
 
     fn pin(scene: &Scene) -> String {
-        use std::fmt::Write as _;
-        let key = scene
-            .pin
-            .point
-            .iter()
-            .fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            });
+        let key = data_encoding::HEXLOWER.encode(&scene.pin.point);
         format!("[[verifier]]\nname = \"v\"\nkey = \"{key}\"\n")
     }
 

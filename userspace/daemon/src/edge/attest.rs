@@ -8,9 +8,9 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use data_encoding::HEXLOWER;
 use kedge_api::{EnrolmentAnswer, EnrolmentChallenge, EnrolmentRequest, QuoteQuery};
 use kedge_attest::{Caller, Credential, Nonce};
-use std::fmt::Write;
 
 /// As Evidence names whoever has the admin socket.
 const ADMIN: &str = "admin";
@@ -39,8 +39,8 @@ pub(super) async fn request(State(edge): State<Edge>) -> Response {
         let certificate = door.ek_certificate().await?;
         Ok(EnrolmentRequest {
             node: edge.observed.config.id(),
-            ek_certificate: digits(&certificate),
-            ak: digits(ak.as_bytes()),
+            ek_certificate: HEXLOWER.encode(&certificate),
+            ak: HEXLOWER.encode(ak.as_bytes()),
         })
     };
     match asked.await {
@@ -59,7 +59,7 @@ pub(super) async fn activate(
     let door = edge.observed.links.attestation.door();
     match door.activate(Credential { blob, seed }).await {
         Ok(opened) => Json(EnrolmentAnswer {
-            opened: digits(&opened),
+            opened: HEXLOWER.encode(&opened),
         })
         .into_response(),
         Err(error) => refused(&error),
@@ -76,11 +76,4 @@ fn refused(error: &DoorError) -> Response {
 
 fn bad(cause: &str) -> Response {
     failure_with(StatusCode::BAD_REQUEST, cause.to_owned(), None)
-}
-
-fn digits(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -1,9 +1,10 @@
 //! Enrolment, as the CA: two questions to the node, by a command that runs `kedge` there. What is
 //! sealed in between is in the memory of this process only.
 
-use super::{content, digits, hex, read_roots};
+use super::{content, hex, read_roots};
 use crate::arguments::{Arguments, EnrolArguments};
 use crate::failure::{Exit, Failure};
+use data_encoding::HEXLOWER;
 use kedge_api::{EnrolmentAnswer, EnrolmentChallenge, EnrolmentRequest};
 use kedge_attest::{AkPublic, Enrolment, Request, Sha256};
 use kedge_identity::Ca;
@@ -24,8 +25,8 @@ pub fn enrol(arguments: &Arguments, what: &EnrolArguments) -> Result<Exit, Failu
     let request = request(on_node.ask("request", "")?, &node)?;
     let (enrolment, credential) = Enrolment::begin(request, &roots, UnixTime::now())?;
     let challenge = EnrolmentChallenge {
-        blob: digits(&credential.blob),
-        seed: digits(&credential.seed),
+        blob: HEXLOWER.encode(&credential.blob),
+        seed: HEXLOWER.encode(&credential.seed),
     };
     let challenge = serde_json::to_string(&challenge).expect("plain data");
     let answer: EnrolmentAnswer = on_node.ask("activate", &challenge)?;

@@ -259,12 +259,8 @@ impl KernelSeal {
 /// when the socket is full then: TCP would wait for more, and the socket for room, for ever.
 fn drain_and_push(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
     let drained = pipe.drain(to);
-    if drained.as_ref().is_err_and(is_would_block) {
+    if matches!(&drained, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
         push(to)?;
     }
     drained
-}
-
-fn is_would_block(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
 }
