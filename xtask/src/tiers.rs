@@ -139,10 +139,8 @@ impl Tier {
         if self.needs_root && needs_root().is_err() {
             return Tally::skip(format!("{}: needs root", self.name));
         }
-        (self.run)(options).unwrap_or_else(|error| {
-            eprintln!("  {error:#}");
-            Tally::broken(self.name)
-        })
+        (self.run)(options)
+            .unwrap_or_else(|error| Tally::broken(format!("{}: {error:#}", self.name)))
     }
 }
 
@@ -192,8 +190,8 @@ fn kernels(options: &Options) -> Result<Tally> {
     if !options.kernels || options.filter.is_some() {
         return Ok(Tally::not_asked());
     }
-    vm::test(&[], &[], &artifacts::Tools::release())?;
-    Ok(Tally::default())
+    let seen = vm::test(&[], &[], &artifacts::Tools::release())?;
+    Ok(Tally::passed(seen.passed()))
 }
 
 fn fuzz_targets(options: &Options) -> Result<Tally> {
@@ -225,8 +223,15 @@ fn summary(rows: &[(&str, Tally, Duration)]) {
             took.as_secs_f64()
         );
     }
-    for reason in rows.iter().flat_map(|(_, tally, _)| &tally.skips) {
-        println!("skipped: {reason}");
+    for (_, tally, _) in rows {
+        let told = [
+            ("failed", &tally.failures),
+            ("broken", &tally.broken),
+            ("skipped", &tally.skips),
+        ];
+        for (verdict, what) in told {
+            what.iter().for_each(|what| println!("{verdict}: {what}"));
+        }
     }
     println!();
 }

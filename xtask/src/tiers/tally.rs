@@ -9,6 +9,8 @@ pub const SKIP: &str = "SKIP: ";
 pub struct Tally {
     pub passed: u64,
     pub failed: u64,
+    /// Those of them whose names were told.
+    pub failures: Vec<String>,
     /// Reasons, one for each.
     pub skips: Vec<String>,
     /// What did not even come to testing, or ended outside of a test.
@@ -21,6 +23,14 @@ pub struct Tally {
 
 impl Tally {
     #[must_use]
+    pub fn passed(passed: u64) -> Self {
+        Self {
+            passed,
+            ..Self::default()
+        }
+    }
+
+    #[must_use]
     pub fn skip(reason: String) -> Self {
         Self {
             skips: vec![reason],
@@ -29,9 +39,9 @@ impl Tally {
     }
 
     #[must_use]
-    pub fn broken(what: &str) -> Self {
+    pub fn broken(what: String) -> Self {
         Self {
-            broken: vec![what.to_owned()],
+            broken: vec![what],
             ..Self::default()
         }
     }
@@ -54,6 +64,8 @@ impl Tally {
         if let Some(reason) = line.strip_prefix(SKIP) {
             self.skips.push(reason.to_owned());
             self.told_as_passed += 1;
+        } else if let Some(name) = failed_test(line) {
+            self.failures.push(name.to_owned());
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             let told = std::mem::take(&mut self.told_as_passed);
             self.passed += count_of(counts, "passed").saturating_sub(told);
@@ -67,9 +79,14 @@ impl Tally {
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.failures.extend(other.failures);
         self.skips.extend(other.skips);
         self.broken.extend(other.broken);
     }
+}
+
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 fn count_of(counts: &str, what: &str) -> u64 {
@@ -104,11 +121,13 @@ mod tests {
         for line in [
             "SKIP: needs tcpdump",
             "something else",
+            "test a::b ... FAILED",
             "test result: ok. 3 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out",
         ] {
             tally.line(line);
         }
         assert_eq!((tally.passed, tally.failed), (2, 1));
+        assert_eq!(tally.failures, ["a::b"]);
         assert_eq!(tally.skips, ["needs tcpdump"]);
     }
 }

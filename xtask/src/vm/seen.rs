@@ -53,6 +53,12 @@ impl Seen {
         });
     }
 
+    /// Tests on all of them.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.kernel.iter().map(|row| row.passed as u64).sum()
+    }
+
     /// # Errors
     /// When the files cannot be written, or the README has no place for the table.
     pub fn record(&self) -> Result<()> {
