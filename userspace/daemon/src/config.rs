@@ -3,7 +3,7 @@
 use crate::attestation::{RawSettings, Settings};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kedge_identity::SvidPaths;
-use kedge_model::{NodeName, SpiffeId, Suite, TrustDomain};
+use kedge_model::{NodeName, RecordsMode, SpiffeId, Suite, TrustDomain};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -98,18 +98,6 @@ struct RawSvid {
 struct RawRecords {
     suites: Vec<Suite>,
     mode: RecordsMode,
-}
-
-/// Who seals and opens the records of flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecordsMode {
-    /// The kernel, as far as its canaries sing, where it was measured to be cheaper.
-    Auto,
-    #[default]
-    Userspace,
-    /// The kernel (kTLS), as far as its canaries sing.
-    Kernel,
 }
 
 #[derive(Default, Deserialize)]

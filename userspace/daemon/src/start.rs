@@ -1,7 +1,7 @@
 //! From a configuration to a daemon that serves: what needs what, in order.
 
 use crate::attestation::{self, Attestation};
-use crate::config::{Config, RecordsMode};
+use crate::config::Config;
 use crate::control::{self, Control, Initial, KernelEvents, Sources, join_own};
 use crate::dataplane::calibration::calibrate;
 use crate::dataplane::continuation::Continuations;
@@ -26,6 +26,7 @@ use anyhow::{Context, Result};
 use kedge_api::EventKind;
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
 use kedge_identity::{NodeSvid, Trust};
+use kedge_model::RecordsMode;
 use kedge_record::Rekey;
 use kedge_sys::{canary, process, socket};
 use std::path::Path;

@@ -2,12 +2,12 @@
 
 use crate::error::{PolicyError, Problem};
 use crate::index::Index;
-use crate::limits::{MODE_RULES_MAX, RULES_MAX};
+use crate::limits::{MODE_RULES_MAX, RECORDS_RULES_MAX, RULES_MAX};
 use crate::pattern::IdPattern;
-use crate::raw::{Lines, RawDocument, RawMode, RawPort, RawRule};
-use crate::rule::{Effect, ModeRule, ModeScope, Ports, Rule, RuleId};
+use crate::raw::{Lines, RawDocument, RawMode, RawPort, RawRecords, RawRule};
+use crate::rule::{Effect, ModeRule, ModeScope, Ports, RecordsRule, Rule, RuleId};
 use aws_lc_rs::digest;
-use kedge_model::{Mode, SpiffeId};
+use kedge_model::{Mode, RecordsMode, SpiffeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -49,6 +49,7 @@ pub struct Policy {
     version: PolicyVersion,
     default_mode: Mode,
     modes: Vec<ModeRule>,
+    records: Vec<RecordsRule>,
     rules: Vec<Rule>,
     allow: Index,
     deny: Index,
@@ -102,6 +103,15 @@ impl Policy {
         self.default_mode
     }
 
+    /// Who is to seal the records of a workload's flows on its own node, where that is said.
+    #[must_use]
+    pub fn records_of(&self, id: &SpiffeId) -> Option<RecordsMode> {
+        let matching = self.records.iter().filter(|rule| rule.workload.matches(id));
+        matching
+            .max_by_key(|rule| rule.rank())
+            .map(|rule| rule.mode)
+    }
+
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
@@ -119,6 +129,7 @@ impl Policy {
 struct Builder {
     default_mode: Option<(Mode, String)>,
     modes: Vec<ModeRule>,
+    records: Vec<RecordsRule>,
     rules: Vec<Rule>,
 }
 
@@ -153,6 +164,11 @@ impl Builder {
             self.modes
                 .push(mode_rule(mode.into_inner()).map_err(content(at))?);
         }
+        for records in raw.records {
+            let at = records.span().start;
+            self.records
+                .push(records_rule(&records.into_inner()).map_err(content(at))?);
+        }
         let denies = raw.denies.into_iter().map(|rule| (Effect::Deny, rule));
         let allows = raw.allows.into_iter().map(|rule| (Effect::Allow, rule));
         for (effect, raw) in denies.chain(allows) {
@@ -173,18 +189,14 @@ impl Builder {
     }
 
     fn finish(self, version: PolicyVersion) -> Result<Policy, PolicyError> {
-        if self.modes.len() > MODE_RULES_MAX {
-            return Err(PolicyError::TooMany {
-                what: "[[mode]] rules",
-                limit: MODE_RULES_MAX,
-            });
-        }
-        let too_many = PolicyError::TooMany {
-            what: "[[allow]] and [[deny]] rules",
-            limit: RULES_MAX,
-        };
-        if self.rules.len() > RULES_MAX {
-            return Err(too_many);
+        for (what, count, limit) in [
+            ("[[mode]] rules", self.modes.len(), MODE_RULES_MAX),
+            ("[[records]] rules", self.records.len(), RECORDS_RULES_MAX),
+            ("[[allow]] and [[deny]] rules", self.rules.len(), RULES_MAX),
+        ] {
+            if count > limit {
+                return Err(PolicyError::TooMany { what, limit });
+            }
         }
         let (mut allow, mut deny) = (Index::default(), Index::default());
         for (id, rule) in (0..).map(RuleId).zip(&self.rules) {
@@ -198,6 +210,7 @@ impl Builder {
             version,
             default_mode,
             modes: self.modes,
+            records: self.records,
             rules: self.rules,
             allow,
             deny,
@@ -213,6 +226,13 @@ fn mode_rule(raw: RawMode) -> Result<ModeRule, Problem> {
     };
     Ok(ModeRule {
         scope,
+        mode: raw.mode,
+    })
+}
+
+fn records_rule(raw: &RawRecords) -> Result<RecordsRule, Problem> {
+    Ok(RecordsRule {
+        workload: IdPattern::parse(&raw.workload)?,
         mode: raw.mode,
     })
 }

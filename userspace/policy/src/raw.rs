@@ -1,7 +1,7 @@
 //! A document's form, before its content is checked. docs/policy.md describes it.
 
 use ipnet::IpNet;
-use kedge_model::Mode;
+use kedge_model::{Mode, RecordsMode};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -11,6 +11,8 @@ pub(crate) struct RawDocument {
     pub default_mode: Option<Spanned<Mode>>,
     #[serde(default, rename = "mode")]
     pub modes: Vec<Spanned<RawMode>>,
+    #[serde(default)]
+    pub records: Vec<Spanned<RawRecords>>,
     #[serde(default, rename = "allow")]
     pub allows: Vec<Spanned<RawRule>>,
     #[serde(default, rename = "deny")]
@@ -23,6 +25,13 @@ pub(crate) struct RawMode {
     pub workload: Option<String>,
     pub prefix: Option<IpNet>,
     pub mode: Mode,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRecords {
+    pub workload: String,
+    pub mode: RecordsMode,
 }
 
 #[derive(Deserialize)]

@@ -3,7 +3,7 @@
 use crate::error::Problem;
 use crate::pattern::IdPattern;
 use ipnet::IpNet;
-use kedge_model::Mode;
+use kedge_model::{Mode, RecordsMode, SpiffeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -110,7 +110,7 @@ pub enum ModeScope {
 }
 
 impl ModeRule {
-    pub fn matches(&self, id: &kedge_model::SpiffeId, addresses: &[IpAddr]) -> bool {
+    pub fn matches(&self, id: &SpiffeId, addresses: &[IpAddr]) -> bool {
         match &self.scope {
             ModeScope::Workload(pattern) => pattern.matches(id),
             ModeScope::Prefix(prefix) => addresses
@@ -130,6 +130,26 @@ impl ModeRule {
             ModeScope::Prefix(prefix) => (false, false, usize::from(share_of_family(prefix))),
         };
         (is_workload, is_exact, length, strictness(self.mode))
+    }
+}
+
+/// `[[records]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordsRule {
+    pub workload: IdPattern,
+    pub mode: RecordsMode,
+}
+
+impl RecordsRule {
+    /// As of a mode: the narrower before the wider, and of two equals what asks for less.
+    pub fn rank(&self) -> (bool, usize, u8) {
+        let (is_exact, length) = self.workload.specificity();
+        let caution = match self.mode {
+            RecordsMode::Kernel => 0,
+            RecordsMode::Auto => 1,
+            RecordsMode::Userspace => 2,
+        };
+        (is_exact, length, caution)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use kedge_directory::Directory;
 use kedge_model::{NodeName, SpiffeId};
-use kedge_policy::limits::{MODE_RULES_MAX, RULES_MAX};
+use kedge_policy::limits::{MODE_RULES_MAX, RECORDS_RULES_MAX, RULES_MAX};
 use kedge_policy::{Document, Policy, PolicyError, Request, compile, load};
 use std::fs;
 use tempfile::TempDir;
@@ -114,5 +114,26 @@ fn as_many_modes_as_the_bound_are_obeyed_and_one_more_is_refused_with_the_bound(
             }
         ),
         "{told}"
+    );
+}
+
+#[test]
+fn as_many_records_as_the_bound_are_obeyed_and_one_more_is_refused_with_the_bound() {
+    let records = |count: usize| {
+        let rule = |number| {
+            format!("[[records]]\nworkload = \"spiffe://td/s{number}\"\nmode = \"kernel\"\n")
+        };
+        let (name, text) = ("records.toml".to_owned(), (0..count).map(rule).collect());
+        Policy::parse(vec![Document { name, text }])
+    };
+    let last = format!("spiffe://td/s{}", RECORDS_RULES_MAX - 1);
+    let policy = records(RECORDS_RULES_MAX).unwrap();
+    let asked = policy.records_of(&SpiffeId::parse(&last).unwrap());
+    assert_eq!(asked, Some(kedge_model::RecordsMode::Kernel));
+
+    let told = records(RECORDS_RULES_MAX + 1).map(drop).unwrap_err();
+    assert_eq!(
+        told.to_string(),
+        "more than 1000 [[records]] rules in all policies together"
     );
 }

@@ -5,7 +5,7 @@
 
 use ipnet::IpNet;
 use kedge_directory::Directory;
-use kedge_model::{Mode, NodeName, SpiffeId};
+use kedge_model::{Mode, NodeName, RecordsMode, SpiffeId};
 use kedge_policy::{Document, Explanation, Policy, PolicyError, Request, Verdict, compile};
 use std::net::IpAddr;
 use std::path::Path;
@@ -153,6 +153,34 @@ fn the_most_specific_mode_decides_and_of_two_equals_the_stricter() {
 }
 
 #[test]
+fn the_most_specific_records_decide_and_of_two_equals_what_asks_for_less() {
+    let said = |workload: &str, mode| {
+        format!("[[records]]\nworkload = 'spiffe://example.org/ns/{workload}'\nmode = '{mode}'\n")
+    };
+    let text = [
+        said("*", "userspace"),
+        said("shop/*", "auto"),
+        said("shop/sa/till", "kernel"),
+        said("shop/sa/both", "kernel"),
+        said("shop/sa/both", "auto"),
+    ];
+    let policy = parse(&[("records.toml", &text.concat())]).unwrap();
+    for (workload, expected) in [
+        ("shop/sa/till", RecordsMode::Kernel),
+        ("shop/sa/other", RecordsMode::Auto),
+        ("shop/sa/both", RecordsMode::Auto),
+        ("shop2/sa/till", RecordsMode::Userspace),
+    ] {
+        assert_eq!(
+            policy.records_of(&id(workload)),
+            Some(expected),
+            "{workload}"
+        );
+    }
+    assert_eq!(example().records_of(&id("shop/sa/till")), None);
+}
+
+#[test]
 fn an_error_names_document_line_and_cause() {
     let rule = "[[allow]]\nsource = 'spiffe://td/a'\ndestination = 'spiffe://td/b'\n";
     for (text, expected) in [
@@ -186,6 +214,14 @@ fn an_error_names_document_line_and_cause() {
             "line 1: a [[mode]] needs either",
         ),
         ("[[mode]".to_owned(), "line 1: "),
+        (
+            "[[records]]\nworkload = 'x'\nmode = 'kernel'".to_owned(),
+            "line 1: \"x\" is not a SPIFFE ID",
+        ),
+        (
+            "[[records]]\nworkload = 'spiffe://td/a'\nmode = 'ktls'".to_owned(),
+            "line 3: unknown variant `ktls`",
+        ),
     ] {
         let error = parse(&[("x.toml", &text)]).unwrap_err().to_string();
         assert!(error.contains(expected), "{text:?}: {error}");

@@ -4,11 +4,11 @@ use crate::{IN_PLACE, counter, features, kernel_suites, status, with_kernel_reco
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
-use xtask::lab::Lab;
-use xtask::lab::topology::{NODES, Node};
+use xtask::lab::topology::{CLIENT, NODES, Node, PODS};
+use xtask::lab::{Lab, documents};
 use xtask::shapes;
 use xtask::shell::wait_for;
-use xtask::stage::{play, times};
+use xtask::stage::{everywhere, play, put_into_directory, takes_effect, times};
 use xtask::steady::Steady;
 
 #[test]
@@ -16,7 +16,10 @@ fn a_flow_a_socket_and_the_kernels_counters_say_who_seals_the_records() {
     play(|lab| {
         let report = with_kernel_records(lab, "seen", None, |lab| {
             let steady = Steady::start(lab)?;
-            let looked = NODES.into_iter().try_for_each(|node| look(lab, node));
+            let looked = NODES.into_iter().try_for_each(|node| {
+                let by_kernel = by_kernel(lab, node, true)?;
+                counted(lab, node, by_kernel)
+            });
             let steady = steady.finish()?;
             looked?;
             ensure!(steady["errors"] == 0, "{steady}");
@@ -26,9 +29,34 @@ fn a_flow_a_socket_and_the_kernels_counters_say_who_seals_the_records() {
     });
 }
 
-fn look(lab: &Lab, node: Node) -> Result<()> {
+/// Each node asks its own policy about its own workload.
+#[test]
+fn a_policy_keeps_the_records_of_its_workload_in_userspace_at_that_end() {
+    play(|lab| {
+        let report = with_kernel_records(lab, "policy", None, |lab| {
+            let records = format!(
+                "\n[[records]]\nworkload = \"{}\"\nmode = \"userspace\"\n",
+                CLIENT.spiffe_id()
+            );
+            let policy = documents::policy() + &records;
+            everywhere(lab, |lab, node| lab.write_policy(node, "lab", &policy))?;
+            let version = put_into_directory(lab, &PODS)?;
+            everywhere(lab, |lab, node| takes_effect(lab, node, version))?;
+            let steady = Steady::start(lab)?;
+            let looked = by_kernel(lab, Node::A, false).and_then(|_| by_kernel(lab, Node::B, true));
+            let steady = steady.finish()?;
+            looked?;
+            ensure!(steady["errors"] == 0, "{steady}");
+            Ok(())
+        })?;
+        report.is_clean()
+    });
+}
+
+/// Flow and sockets agree on who seals the records: the kernel where it can, and if it `may`.
+fn by_kernel(lab: &Lab, node: Node, may: bool) -> Result<bool> {
     let suites = kernel_suites(lab, node)?;
-    let is_kernels = |flow: &Value| suites.contains(&flow["suite"]);
+    let is_kernels = |flow: &Value| may && suites.contains(&flow["suite"]);
     let flow = wait_for("the flow's records to move", Duration::from_secs(5), || {
         let list: Value = serde_json::from_str(&lab.kedge(node, &["flow", "list", "--json"])?)?;
         let flow = list["flows"][0].clone();
@@ -45,11 +73,15 @@ fn look(lab: &Lab, node: Node) -> Result<()> {
         sockets.contains("tcp-ulp-tls") == is_kernels(&flow),
         "{flow}, but the sockets:\n{sockets}"
     );
+    Ok(is_kernels(&flow))
+}
+
+fn counted(lab: &Lab, node: Node, by_kernel: bool) -> Result<()> {
     for direction in ["kernel_tls.TlsTxSw", "kernel_tls.TlsRxSw"] {
         let count = counter(lab, node, direction)?;
         ensure!(
-            (count > 0) == is_kernels(&flow),
-            "{direction} is {count}; {flow}"
+            (count > 0) == by_kernel,
+            "{direction} is {count}, but records are the kernel's: {by_kernel}"
         );
     }
     Ok(())

@@ -388,7 +388,7 @@ async fn accept(worker: &Worker, link: &Arc<Link>, carrier: TcpStream, arrived: 
             let (buffer, range) = seal_answer(worker, &mut sealer, &Answer::Accepted).await;
             let out = Seal::new(sealer, true).with_sealed(buffer, range);
             let back = Open::with_received(unsealer, arrived.buffer, arrived.rest);
-            let records = worker.kernel_records.of(link.suite, link.rekey);
+            let records = worker.records_of(link, &parties.destination);
             let flow = Flow::acceptor(near, carrier, out, back)
                 .with_records(records)
                 .with_continuing(continuing);

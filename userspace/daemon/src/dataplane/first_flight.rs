@@ -87,7 +87,7 @@ impl Ready {
         };
         let out = Seal::new(sealer, false).with_sealed(buffer, start..FRONT + sealed);
         let back = Open::awaiting_answer(Unsealer::with_limits(keys.acceptor, limits));
-        let records = worker.kernel_records.of(self.link.suite, self.link.rekey);
+        let records = worker.records_of(&self.link, &route.parties.source);
         let continuing = (self.link.rekey == Rekey::Continue)
             .then(|| redial(worker, &self.link, keys.continuation, self.legs));
         let flow = Flow::opener(near, self.carrier.stream, out, back)

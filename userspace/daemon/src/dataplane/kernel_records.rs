@@ -1,11 +1,10 @@
-//! Which flows' records the kernel seals and opens: what was asked for, what this kernel was seen
-//! to do well, and what each way was measured to cost.
+//! Which flows' records the kernel seals and opens: what the node and its policy ask for, what this
+//! kernel was seen to do well, and what each way was measured to cost.
 
-use crate::config::RecordsMode;
 use crate::dataplane::calibration::Costs;
 use crate::dataplane::flow::Records;
 use crate::limits::{BULK_BYTES, WORTH_A_CHANGE};
-use kedge_model::Suite;
+use kedge_model::{RecordsMode, Suite};
 use kedge_record::Rekey;
 use kedge_sys::canary::Canary;
 use std::io;
@@ -21,10 +20,14 @@ pub struct KernelRecords {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub suite: Suite,
+    /// Where no policy says otherwise.
     pub records: Records,
     pub reason: String,
     /// Whether the kernel was asked for in vain.
     pub missing: bool,
+    /// For those for whom a policy asks for the kernel, or for the cheaper of the two.
+    kernel: Records,
+    cheaper: Records,
 }
 
 /// Without these a flow cannot end as it should.
@@ -39,25 +42,10 @@ impl KernelRecords {
         canaries: &[Canary],
         calibrate: impl Fn(Suite) -> io::Result<Costs>,
     ) -> Self {
-        let choice = |suite: &Suite| {
-            let silent = why_not(*suite, canaries);
-            let missing = mode == RecordsMode::Kernel && silent.is_some();
-            let (records, reason) = match (mode, silent) {
-                (RecordsMode::Userspace, _) => (Records::Userspace, "as configured".to_owned()),
-                (_, Some(silent)) => (Records::Userspace, silent),
-                (RecordsMode::Kernel, None) => (Records::AT_ONCE, "as configured".to_owned()),
-                (RecordsMode::Auto, None) => by_costs(calibrate(*suite)),
-            };
-            Choice {
-                suite: *suite,
-                records,
-                reason,
-                missing,
-            }
-        };
+        let choice = |suite: &Suite| Choice::new(mode, *suite, canaries, &calibrate);
         let choices: Vec<_> = suites.iter().map(choice).collect();
         let updates = |canary: &Canary| canary.name == KEY_UPDATE && canary.works;
-        let by_kernel = |choice: &Choice| choice.records != Records::Userspace;
+        let by_kernel = |choice: &Choice| choice.kernel != Records::Userspace;
         let rekey = match choices.iter().any(by_kernel) && !canaries.iter().any(updates) {
             true => Rekey::Continue,
             false => Rekey::InPlace,
@@ -70,18 +58,66 @@ impl KernelRecords {
         self.rekey
     }
 
-    /// Those of a flow whose link has agreed on `agreed`: with a peer that knows no continuation, a
-    /// key that cannot be updated in place must not go to the kernel.
-    pub fn of(&self, suite: Suite, agreed: Rekey) -> Records {
+    /// Those of a flow whose link has agreed on `agreed`, and for whose workload the policy has
+    /// `asked`: with a peer that knows no continuation, a key that cannot be updated in place must
+    /// not go to the kernel.
+    pub fn of(&self, suite: Suite, agreed: Rekey, asked: Option<RecordsMode>) -> Records {
         if self.rekey == Rekey::Continue && agreed == Rekey::InPlace {
             return Records::Userspace;
         }
         let choice = self.choices.iter().find(|choice| choice.suite == suite);
-        choice.map_or(Records::Userspace, |choice| choice.records)
+        choice.map_or(Records::Userspace, |choice| match asked {
+            None => choice.records,
+            Some(RecordsMode::Userspace) => Records::Userspace,
+            Some(RecordsMode::Kernel) => choice.kernel,
+            Some(RecordsMode::Auto) => choice.cheaper,
+        })
     }
 
     pub fn choices(&self) -> &[Choice] {
         &self.choices
+    }
+}
+
+impl Choice {
+    /// A node whose mode is userspace has not tried its kernel, and no policy gets it either; one
+    /// whose mode is kernel has measured nothing, and to its policy the kernel is the cheaper.
+    fn new(
+        mode: RecordsMode,
+        suite: Suite,
+        canaries: &[Canary],
+        calibrate: impl Fn(Suite) -> io::Result<Costs>,
+    ) -> Self {
+        let configured = "as configured".to_owned();
+        if mode == RecordsMode::Userspace {
+            return Self::userspace(suite, configured, false);
+        }
+        if let Some(silent) = why_not(suite, canaries) {
+            return Self::userspace(suite, silent, mode == RecordsMode::Kernel);
+        }
+        let (records, reason) = match mode {
+            RecordsMode::Kernel => (Records::AT_ONCE, configured),
+            _ => by_costs(calibrate(suite)),
+        };
+        Self {
+            suite,
+            records,
+            reason,
+            missing: false,
+            kernel: Records::AT_ONCE,
+            cheaper: records,
+        }
+    }
+
+    fn userspace(suite: Suite, reason: String, missing: bool) -> Self {
+        Self {
+            suite,
+            records: Records::Userspace,
+            reason,
+            missing,
+            kernel: Records::Userspace,
+            cheaper: Records::Userspace,
+        }
     }
 }
 
@@ -145,7 +181,7 @@ mod tests {
     fn chosen(mode: RecordsMode, silent: &str, bulk: u32, small: u32) -> [Records; 3] {
         let calibrate = |_| Ok(Costs { bulk, small });
         let chosen = KernelRecords::choose(mode, &Suite::ALL, &canaries(silent), calibrate);
-        Suite::ALL.map(|suite| chosen.of(suite, chosen.rekey()))
+        Suite::ALL.map(|suite| chosen.of(suite, chosen.rekey(), None))
     }
 
     #[test]
@@ -191,10 +227,10 @@ mod tests {
             let (old, new) = (kernel(mode, KEY_UPDATE), kernel(mode, "none"));
             let asked = (old.rekey(), new.rekey());
             assert_eq!(asked, (Rekey::Continue, Rekey::InPlace));
-            assert_eq!(old.of(suite, Rekey::Continue), Records::AT_ONCE);
-            assert_eq!(old.of(suite, Rekey::InPlace), Records::Userspace);
-            assert_eq!(new.of(suite, Rekey::InPlace), Records::AT_ONCE);
-            assert_eq!(new.of(suite, Rekey::Continue), Records::AT_ONCE);
+            assert_eq!(old.of(suite, Rekey::Continue, None), Records::AT_ONCE);
+            assert_eq!(old.of(suite, Rekey::InPlace, None), Records::Userspace);
+            assert_eq!(new.of(suite, Rekey::InPlace, None), Records::AT_ONCE);
+            assert_eq!(new.of(suite, Rekey::Continue, None), Records::AT_ONCE);
         }
         let unasked = kernel(RecordsMode::Userspace, KEY_UPDATE);
         assert_eq!(unasked.rekey(), Rekey::InPlace);
@@ -206,6 +242,35 @@ mod tests {
             chosen(RecordsMode::Userspace, "none", 1, 1),
             [Records::Userspace; 3]
         );
+    }
+
+    #[test]
+    fn a_policy_decides_for_its_workload_within_what_the_node_has_tried() {
+        let suite = Suite::Aes256Gcm;
+        let asked = |mode, silent, asked| {
+            let dear = |_| {
+                Ok(Costs {
+                    bulk: 120,
+                    small: 120,
+                })
+            };
+            let chosen = KernelRecords::choose(mode, &[suite], &canaries(silent), dear);
+            chosen.of(suite, chosen.rekey(), asked)
+        };
+        let [kernel, ours] = [Records::AT_ONCE, Records::Userspace];
+        for (mode, by_node) in [(RecordsMode::Kernel, kernel), (RecordsMode::Auto, ours)] {
+            for (policy, expected) in [
+                (None, by_node),
+                (Some(RecordsMode::Kernel), kernel),
+                (Some(RecordsMode::Auto), by_node),
+                (Some(RecordsMode::Userspace), ours),
+            ] {
+                assert_eq!(asked(mode, "none", policy), expected, "{mode:?} {policy:?}");
+            }
+            assert_eq!(asked(mode, "kTLS", Some(RecordsMode::Kernel)), ours);
+        }
+        let in_vain = asked(RecordsMode::Userspace, "none", Some(RecordsMode::Kernel));
+        assert_eq!(in_vain, ours);
     }
 
     #[test]
@@ -227,7 +292,7 @@ mod tests {
         let fails = |_| Err(io::Error::other("it stands still"));
         let all = canaries("none");
         let chosen = KernelRecords::choose(RecordsMode::Auto, &Suite::ALL, &all, fails);
-        let records = chosen.of(Suite::Aes256Gcm, Rekey::InPlace);
+        let records = chosen.of(Suite::Aes256Gcm, Rekey::InPlace, None);
         assert_eq!(records, Records::Userspace);
         assert_eq!(chosen.choices()[0].reason, "calibrate: it stands still");
     }

@@ -5,7 +5,7 @@ use crate::dataplane::carrier::Carriers;
 use crate::dataplane::classify::Refused;
 use crate::dataplane::continuation::Continuations;
 use crate::dataplane::delivery::SourceAddresses;
-use crate::dataplane::flow::Flow;
+use crate::dataplane::flow::{Flow, Records};
 use crate::dataplane::half::{Broken, Turn};
 use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::reader::Readers;
@@ -18,12 +18,12 @@ use crate::events::Events;
 use crate::fault;
 use crate::handover::{Gate, Keeper, PassOn, Passed};
 use crate::limits::{ACCEPT_PAUSE, BEAT, OPENING_PER_WORKER, STRANGERS_PER_WORKER};
-use crate::links::{Links, Stranger};
+use crate::links::{Link, Links, Stranger};
 use crate::listeners::OfWorker;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use kedge_capture::{Beats, Claims};
-use kedge_model::{SourceAddr, canonical};
+use kedge_model::{SourceAddr, SpiffeId, canonical};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -267,6 +267,12 @@ impl Worker {
         let pick = self.picks.get();
         self.picks.set(pick.wrapping_add(1));
         pick
+    }
+
+    /// Who seals and opens the records of a flow of this node's `workload`.
+    pub fn records_of(&self, link: &Link, workload: &SpiffeId) -> Records {
+        let asked = self.world.load().policy.records_of(workload);
+        self.kernel_records.of(link.suite, link.rekey, asked)
     }
 
     pub fn is_full(&self) -> bool {
