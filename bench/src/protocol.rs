@@ -28,6 +28,8 @@ pub const SILENCE: u8 = b'S';
 pub const SILENCE_IDLE: u8 = b'i';
 pub const SILENCE_UP: u8 = b'u';
 pub const SILENCE_DOWN: u8 = b'd';
+/// The client sends, and the server reads nothing.
+pub const SILENCE_HELD: u8 = b'h';
 /// What was seen so far.
 pub const REPORT: u8 = b'Q';
 /// Forget what was seen so far.

@@ -4,10 +4,11 @@ use crate::protocol::{self, HASH_LEN, NONCE_LEN, Nonce, PAYLOAD_BYTES_MAX};
 use crate::report::Seen;
 use anyhow::{Context, Result, bail, ensure};
 use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::LocalSet;
 
@@ -226,6 +227,7 @@ async fn until_dead(stream: &mut TcpStream, seen: &Shared) -> Result<()> {
     loop {
         let moved = match traffic[0] {
             protocol::SILENCE_DOWN => stream.write(&chunk).await,
+            protocol::SILENCE_HELD => error_of(stream).await.map(|()| 1),
             _ => stream.read(&mut chunk).await,
         };
         match moved {
@@ -237,6 +239,12 @@ async fn until_dead(stream: &mut TcpStream, seen: &Shared) -> Result<()> {
             }
         }
     }
+}
+
+/// Waits for it and reads nothing.
+async fn error_of(stream: &TcpStream) -> io::Result<()> {
+    stream.ready(Interest::ERROR).await?;
+    stream.take_error()?.map_or(Ok(()), Err)
 }
 
 async fn report(stream: &mut TcpStream, seen: &Shared) -> Result<()> {

@@ -31,6 +31,8 @@ pub enum Traffic {
     Idle,
     Up,
     Down,
+    /// We, and the server reads nothing.
+    Held,
 }
 
 #[derive(Serialize)]
@@ -52,7 +54,7 @@ pub fn wait(request: &Request) -> Result<()> {
         .context("read the byte that says it is open")?;
     print(&serde_json::json!({ "open": true }))?;
     let ended = match request.traffic {
-        Traffic::Up => send(&mut stream),
+        Traffic::Up | Traffic::Held => send(&mut stream),
         Traffic::Idle | Traffic::Down => receive(&mut stream),
     };
     print(&Ended::of(&ended))
@@ -109,6 +111,7 @@ impl Traffic {
             Self::Idle => protocol::SILENCE_IDLE,
             Self::Up => protocol::SILENCE_UP,
             Self::Down => protocol::SILENCE_DOWN,
+            Self::Held => protocol::SILENCE_HELD,
         }
     }
 }

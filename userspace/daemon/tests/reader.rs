@@ -13,6 +13,7 @@ use kedge_daemon::dataplane::registry::Meter;
 use kedge_sys::limits::USER_TIMEOUT;
 use kedge_sys::socket::{Dial, listen};
 use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,12 +38,9 @@ async fn carry(mut flow: Flow) {
         now_s: 0,
     };
     let mut readers = Readers::default();
-    let ended = poll_fn(|cx| {
-        let ended = flow.poll(cx, &turn);
-        if ended.is_pending() {
-            readers.poll(cx, &flow);
-        }
-        ended
+    let ended = poll_fn(|cx| match flow.poll(cx, &turn) {
+        Poll::Pending => readers.poll(cx, &flow).map(Err),
+        ended => ended,
     });
     ended.await.expect("a clean end");
 }

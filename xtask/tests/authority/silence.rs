@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 use xtask::lab::Lab;
 use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, LOCAL, NODES, Node};
+use xtask::shell::wait_for;
 use xtask::stage::{at, becomes_reachable, clear, client_reaches, play, seen, server};
 use xtask::waiting::{Waiting, unix_ms};
 
@@ -29,7 +30,8 @@ fn every_application_learns_in_time_that_its_peer_is_dead() {
             at(LOCAL.v4(), LOAD_PORT),
         );
         let own = |seconds| Duration::from_secs(seconds) + MARGIN;
-        let cases: [(&[&str], Duration); 9] = [
+        let cases: [(&[&str], Duration); 10] = [
+            (&["silence", &v4, "held"], ANYBODY),
             (&["silence", &v4, "idle"], ANYBODY),
             (&["silence", &v6, "idle"], ANYBODY),
             (&["silence", &v4, "up"], ANYBODY),
@@ -40,9 +42,13 @@ fn every_application_learns_in_time_that_its_peer_is_dead() {
             (&["silence", &local, "up"], ANYBODY),
             (&["silence", &local, "up", "--user-timeout-s", "3"], own(3)),
         ];
-        let over_the_wire = 6;
+        let over_the_wire = 7;
         let start = |(words, _): &(&[&str], _)| Waiting::start(lab, &CLIENT, words)?.opened();
-        let open = cases.iter().map(start).collect::<Result<Vec<_>>>()?;
+        let mut open = vec![start(&cases[0])?];
+        stands_still(lab)?;
+        for case in &cases[1..] {
+            open.push(start(case)?);
+        }
 
         let since = unix_ms();
         black_hole(lab, true)?;
@@ -87,6 +93,23 @@ fn learn<'a>(cases: impl Iterator<Item = Case<'a>>, since: u64) -> Result<()> {
         // All are waited for, whatever the first one says.
         learned.collect::<Vec<_>>().into_iter().collect()
     })
+}
+
+/// Until the one flow's reader holds it: what had room has moved.
+fn stands_still(lab: &Lab) -> Result<()> {
+    let moved = || -> Result<Option<u64>> {
+        let list: Value = serde_json::from_str(&lab.kedge(Node::A, &["flow", "list", "--json"])?)?;
+        Ok(list["flows"][0]["bytes_sent"].as_u64())
+    };
+    wait_for(
+        "the reader to hold the flow",
+        Duration::from_secs(10),
+        || {
+            let before = moved()?;
+            thread::sleep(Duration::from_millis(300));
+            Ok((before > Some(0) && before == moved()?).then_some(()))
+        },
+    )
 }
 
 /// The server has seen its clients die too.

@@ -242,12 +242,9 @@ impl Worker {
         registered: &Registered<'_>,
     ) -> Result<(), Broken> {
         let mut readers = Readers::default();
-        poll_fn(|cx| {
-            let ended = flow.poll(cx, &self.turn(registered));
-            if ended.is_pending() {
-                readers.poll(cx, flow);
-            }
-            ended
+        poll_fn(|cx| match flow.poll(cx, &self.turn(registered)) {
+            Poll::Pending => readers.poll(cx, flow).map(Err),
+            ended => ended,
         })
         .await
     }
