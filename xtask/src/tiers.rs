@@ -22,7 +22,7 @@ pub struct Options {
     pub fuzz: bool,
     /// The tests that touch the kernel, on other kernels too.
     pub kernels: bool,
-    /// The heavy counts of the scenarios: hours.
+    /// The heavy counts of the scenarios.
     pub full: bool,
     /// Only tests whose name contains it.
     pub filter: Option<String>,
