@@ -163,6 +163,10 @@ kinds! {
     Attested = "attested";
     /// The node gets no Attestation Result.
     AttestationRefused = "attestation-refused";
+    /// Somebody at the attestation socket cannot be told from others.
+    CallerUnidentified = "caller-unidentified";
+    /// Somebody at the attestation socket asks for more than his share.
+    CallerOverShare = "caller-over-share";
     /// A peer's Result is not believed, where none is required.
     PeerUnattested = "peer-unattested";
     /// Another file of Verifiers is in force.

@@ -226,8 +226,25 @@ pub enum AttestCommand {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         out: PathBuf,
     },
-    /// Judge Evidence that `kedge attest quote` has written, without a daemon. Exits 1 when it is not
-    /// believed.
+    /// Ask for Evidence as anybody on the node may, at the attestation socket. Needs no root; kedged
+    /// says who asks.
+    Ask {
+        /// 16 to 64 bytes in hexadecimal digits, as whoever will verify has given it.
+        #[arg(long, value_name = "HEX")]
+        nonce: String,
+        /// Where the Evidence goes.
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        out: PathBuf,
+        #[command(flatten)]
+        at: AttestSocketArguments,
+    },
+    /// Print the token of this node's Attestation Result, as anybody on the node may ask for it.
+    Result {
+        #[command(flatten)]
+        at: AttestSocketArguments,
+    },
+    /// Judge Evidence that `kedge attest quote` or `ask` has written, without a daemon. Exits 1 when it
+    /// is not believed.
     Verify(VerifyArguments),
     /// Propose a policy that allows exactly what this node's PCRs hold now, after every other check.
     Learn {
@@ -246,6 +263,14 @@ pub enum AttestCommand {
 }
 
 #[derive(Debug, Args)]
+pub struct AttestSocketArguments {
+    /// kedged's attestation socket.
+    #[arg(long = "at", value_name = "PATH", value_hint = ValueHint::FilePath,
+          default_value = "/run/kedge/attest/attest.sock")]
+    pub socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct VerifyArguments {
     /// Whoever certifies AKs, PEM.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -259,6 +284,9 @@ pub struct VerifyArguments {
     /// The nonce that was asked with.
     #[arg(long, value_name = "HEX")]
     pub nonce: String,
+    /// Who asked, as `kedge attest ask` has printed it.
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub caller: String,
     /// The Evidence.
     #[arg(value_hint = ValueHint::FilePath)]
     pub evidence: PathBuf,

@@ -42,6 +42,14 @@ pub enum Failure {
     },
     #[error("no answer from {} within {limit_s} s", socket.display())]
     Silent { socket: PathBuf, limit_s: u64 },
+    #[error("connect to the attestation socket {}", socket.display())]
+    AttestSocket {
+        socket: PathBuf,
+        #[source]
+        source: kedge_attest_api::tonic::transport::Error,
+    },
+    #[error("kedged does not attest ({}): {}", .0.code(), .0.message())]
+    Attestation(Box<kedge_attest_api::tonic::Status>),
     #[error("ask the daemon")]
     Exchange(#[source] hyper::Error),
     #[error("the daemon's answer is not what this version of kedge reads")]
@@ -118,7 +126,9 @@ impl Failure {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } => Exit::Unreachable,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::AttestSocket { .. } => {
+                Exit::Unreachable
+            }
             Self::Daemon {
                 status: 400..=499, ..
             }
@@ -161,6 +171,9 @@ impl Failure {
                 }
                 _ => "start kedged, or say where it is: --run-dir DIR or --socket PATH",
             }),
+            Self::AttestSocket { .. } => Some(
+                "start kedged with attestation on (docs/attestation.md), or say where it is: --at PATH",
+            ),
             Self::Silent { .. } => Some("look at kedged's log: its control runtime is stuck"),
             Self::Answer(_) => Some("use the kedge of the daemon's version: see `kedge --version`"),
             Self::Daemon { remedy, .. } => remedy.as_deref(),

@@ -33,6 +33,8 @@ struct Shared {
     broken: AtomicU64,
     looks: AtomicU64,
     over_limit: OncePerSecond,
+    unidentified: OncePerSecond,
+    over_share: OncePerSecond,
     refused: Vec<AtomicU64>,
     /// Connections to the peer port that came to nothing.
     strangers: Tally,
@@ -50,6 +52,8 @@ impl Events {
             broken: AtomicU64::new(0),
             looks: AtomicU64::new(0),
             over_limit: OncePerSecond::default(),
+            unidentified: OncePerSecond::default(),
+            over_share: OncePerSecond::default(),
             refused: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             strangers: Tally::default(),
             links: Tally::default(),
@@ -340,6 +344,26 @@ impl Events {
     /// This node gets no Result.
     pub fn attestation_refused(&self, why: &str, remedy: &str) {
         self.advise(EventKind::AttestationRefused, why, remedy);
+    }
+
+    /// Somebody at the attestation socket is nobody. Counted elsewhere, and told once a second.
+    pub fn caller_unidentified(&self, why: &str) {
+        if self.0.unidentified.is_now() {
+            let cause = format!("attestation socket: {why}: its calls are denied");
+            let remedy = "ask from a process of the host, or of a pod that the directory knows, \
+                          on Linux 6.5 or later";
+            self.advise(EventKind::CallerUnidentified, cause, remedy);
+        }
+    }
+
+    /// Somebody at the attestation socket takes more than his share: told once a second.
+    pub fn caller_over_share(&self, who: &str) {
+        if self.0.over_share.is_now() {
+            let cause = format!("attestation socket: {who}: over its share, and not answered");
+            let remedy = "let that workload keep one connection, and what it is answered as long \
+                          as that is good";
+            self.advise(EventKind::CallerOverShare, cause, remedy);
+        }
     }
 
     /// A peer's Result is not believed where none is required.

@@ -109,6 +109,15 @@ pub const LINK_DRAIN: Duration = Duration::from_secs(10);
 pub const TPM_ANSWER: Duration = Duration::from_secs(10);
 /// How often it is tried again to open one.
 pub const TPM_RETRY: Duration = Duration::from_secs(30);
+/// Connections to the attestation socket, a descriptor each, and how many of them one caller may
+/// have.
+pub const ATTEST_CONNECTIONS: usize = 1_024;
+pub const ATTEST_CONNECTIONS_PER_CALLER: usize = 16;
+/// Calls that are under way on one of them.
+pub const ATTEST_CALLS_PER_CONNECTION: u32 = 16;
+/// How long one of them is kept, and how long after that a call may take: a client connects anew.
+pub const ATTEST_CONNECTION_AGE: Duration = Duration::from_secs(60);
+pub const ATTEST_CONNECTION_GRACE: Duration = Duration::from_secs(30);
 /// How often the renewal of our own Result looks at its files and at the boot-time clock.
 pub const ATTESTATION_TICK: Duration = Duration::from_secs(2);
 /// Results that a peer may show on a link at once, beside one a second: each costs a signature.

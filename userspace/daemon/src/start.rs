@@ -10,20 +10,20 @@ use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::refusals::Refusals;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::worker::{self, Equipment};
-use crate::edge::{AdminSocket, EventLog, KernelTls, Observed};
+use crate::edge::{AdminSocket, AttestSocket, Cgroups, EventLog, KernelTls, Observed};
 use crate::events::Events;
 use crate::fault;
 use crate::handover::{self, Gate, Handed, Offer, PassOn, Passed, Predecessor, Succession};
 use crate::limits::{
-    CALIBRATION_LIMIT, CARRIERS_PASSED, DESCRIPTORS_RESERVED, HANDSHAKES_INBOUND, PIPES_PER_WORKER,
-    SHUTDOWN_GRACE,
+    ATTEST_CONNECTIONS, CALIBRATION_LIMIT, CARRIERS_PASSED, DESCRIPTORS_RESERVED,
+    HANDSHAKES_INBOUND, PIPES_PER_WORKER, SHUTDOWN_GRACE,
 };
 use crate::links::{Credential, Links, Manager, Stranger};
 use crate::listeners::Listeners;
 use crate::uncapturable::Uncapturable;
 use crate::world::SharedWorld;
 use anyhow::{Context, Result};
-use kedge_api::EventKind;
+use kedge_api::{AttestationMode, EventKind};
 use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceLock, StartLock};
 use kedge_identity::{NodeSvid, Trust};
 use kedge_model::RecordsMode;
@@ -120,7 +120,7 @@ async fn serve(start: Start) -> Result<()> {
     );
     // Everything that can fail comes before the first program is in its place.
     fill_kernel(&mut control, &config, &world).await?;
-    let doors = Doors::bind(&config.run_dir)?;
+    let doors = Doors::bind(&config)?;
     let attached = take_hooks(&capture, config.workers, &world)?;
     stand_alone(start.predecessor.as_ref()).await?;
     events.say(EventKind::CaptureStarted, attached);
@@ -156,7 +156,7 @@ async fn serve(start: Start) -> Result<()> {
         events,
     };
     let opening = Opening {
-        flows_max: flows_max(start.descriptors, config.workers, rekey),
+        flows_max: flows_max(start.descriptors, &config, rekey),
         observed,
         crew,
         listeners: start.listeners,
@@ -272,15 +272,25 @@ async fn until_the_end(
 /// The sockets at which this daemon is found, bound before anything is changed.
 struct Doors {
     admin: AdminSocket,
+    /// None where attestation is off.
+    attest: Option<(AttestSocket, Cgroups)>,
     succession: Succession,
 }
 
 impl Doors {
-    fn bind(run_dir: &Path) -> Result<Self> {
+    fn bind(config: &Config) -> Result<Self> {
+        let run_dir = &config.run_dir;
+        let is_attested = config.attestation.mode != AttestationMode::Off;
         let bound = || {
-            let admin = AdminSocket::bind(run_dir)?;
-            let succession = Succession::bind(run_dir)?;
-            std::io::Result::Ok(Self { admin, succession })
+            let attest = match is_attested {
+                true => Some((AttestSocket::bind(run_dir)?, Cgroups::of(config)?)),
+                false => None,
+            };
+            std::io::Result::Ok(Self {
+                admin: AdminSocket::bind(run_dir)?,
+                attest,
+                succession: Succession::bind(run_dir)?,
+            })
         };
         bound().with_context(|| format!("open sockets in {}", run_dir.display()))
     }
@@ -288,6 +298,11 @@ impl Doors {
     /// From now on it is this daemon that is asked.
     fn publish(self, observed: &Observed, log: EventLog) -> Result<Succession> {
         tokio::spawn(self.admin.publish(observed.clone(), log)?);
+        if let Some((socket, cgroups)) = self.attest {
+            let answers = (observed.links.attestation.local(), observed.events.clone());
+            let callers = (cgroups, observed.world.clone());
+            tokio::spawn(socket.publish(answers, callers)?);
+        }
         self.succession.publish()?;
         Ok(self.succession)
     }
@@ -440,13 +455,17 @@ impl Crew {
 }
 
 /// Flows per worker, beside its pipes. Each has two descriptors, and one that continues a third when
-/// its directions are on two carriers.
-fn flows_max(descriptors: u64, workers: u16, rekey: Rekey) -> usize {
+/// its directions are on two carriers. The attestation socket has descriptors of its own.
+fn flows_max(descriptors: u64, config: &Config, rekey: Rekey) -> usize {
     let each = match rekey {
         Rekey::InPlace => 2,
         Rekey::Continue => 3,
     };
-    let flows = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / each / u64::from(workers);
+    let reserved = match config.attestation.mode {
+        AttestationMode::Off => DESCRIPTORS_RESERVED,
+        _ => DESCRIPTORS_RESERVED + ATTEST_CONNECTIONS as u64,
+    };
+    let flows = descriptors.saturating_sub(reserved) / each / u64::from(config.workers);
     usize::try_from(flows)
         .unwrap_or(usize::MAX)
         .saturating_sub(PIPES_PER_WORKER)

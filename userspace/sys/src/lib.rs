@@ -2,7 +2,7 @@
 //! leg of a flow has, and what the process says about itself to the kernel.
 //!
 //! Descriptors go in and come out as owned or borrowed std types only. The little that nix and
-//! socket2 do not wrap is in [`ktls`], [`passing`] and [`tcp_info`].
+//! socket2 do not wrap is in [`ktls`], [`passing`], [`tcp_info`] and [`unix_peer`].
 
 pub mod canary;
 #[expect(
@@ -23,3 +23,5 @@ pub mod socket;
 )]
 pub mod tcp_info;
 pub mod tls_stat;
+#[expect(unsafe_code, reason = "an option that no crate wraps")]
+pub mod unix_peer;

@@ -285,7 +285,8 @@ impl Lab {
         documents::replace(&self.policy_path(), &written(policy))
     }
 
-    fn policy_path(&self) -> PathBuf {
+    #[must_use]
+    pub fn policy_path(&self) -> PathBuf {
         self.verifier_folder().join("policy.toml")
     }
 

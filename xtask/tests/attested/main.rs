@@ -11,6 +11,7 @@
 
 mod away;
 mod foreign;
+mod local;
 mod modes;
 mod tampered;
 

@@ -1,5 +1,6 @@
 //! Attestation: how it stands, Evidence and what is made of it.
 
+mod ask;
 mod enrol;
 
 use super::{print, print_line};
@@ -41,6 +42,12 @@ pub fn run(
         AttestCommand::Status => status(arguments, out),
         AttestCommand::Show => show(arguments, out),
         AttestCommand::Quote { nonce, out: file } => quote(arguments, nonce.as_deref(), file, out),
+        AttestCommand::Ask {
+            nonce,
+            out: file,
+            at,
+        } => ask::ask(nonce, file, at, out),
+        AttestCommand::Result { at } => ask::result(at, out),
         AttestCommand::Verify(what) => verify(arguments, what, out),
         AttestCommand::Learn { roots } => learn(arguments, roots, out),
         AttestCommand::Enrol(what) => enrol::enrol(arguments, what),
@@ -104,8 +111,11 @@ fn verify(
         .map_err(|error| content("policy", &what.policy, &error))?;
     let bytes = read(&what.evidence)?;
     let verifier = Verifier::new(read_roots(&what.roots)?, policy);
+    let caller = Caller::new(what.caller.as_str())
+        .map_err(|_| Failure::Digits(what.caller.clone(), "the name of a caller"))?;
     let judged = Evidence::parse(&bytes).and_then(|evidence| {
-        let expected = expected(&evidence, &what.node, nonce(&what.nonce));
+        let asked = (caller.clone(), nonce(&what.nonce));
+        let expected = expected(&evidence, &what.node, asked);
         verifier.verify(
             &evidence,
             &expected,
@@ -146,7 +156,8 @@ fn learn(arguments: &Arguments, roots: &Path, out: &mut impl Write) -> Result<Ex
     let bytes = ask_quote(arguments, &asked)?;
     let status: kedge_api::Status = client(arguments)?.get(path::STATUS)?;
     let observed = Evidence::parse(&bytes).and_then(|evidence| {
-        let expected = expected(&evidence, &status.svid.id, nonce(&asked));
+        let admin = Caller::new(ADMIN).expect("short");
+        let expected = expected(&evidence, &status.svid.id, (admin, nonce(&asked)));
         Verifier::observe(&roots_read, &evidence, &expected, UnixTime::now())
     });
     let observed = observed.map_err(|why| Failure::Unbelieved {
@@ -174,10 +185,13 @@ fn activate(arguments: &Arguments, out: &mut impl Write) -> Result<Exit, Failure
     Ok(Exit::Done)
 }
 
-/// What was asked by whoever has the admin socket. The key is whatever the node states: what is
-/// judged is the machine.
-fn expected(evidence: &Evidence, node: &SpiffeId, nonce: Option<Nonce>) -> Expected {
-    let caller = Caller::new(ADMIN).expect("short");
+/// What was asked by somebody on the node. The key is whatever the node states: what is judged is the
+/// machine.
+fn expected(
+    evidence: &Evidence,
+    node: &SpiffeId,
+    (caller, nonce): (Caller, Option<Nonce>),
+) -> Expected {
     // A nonce that is none was asked by nobody.
     let nonce = nonce.unwrap_or_else(|| Nonce::new([0; 16]).expect("16 bytes"));
     Expected {

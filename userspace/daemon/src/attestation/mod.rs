@@ -6,21 +6,24 @@
 //!   own: what we show ◄── renewal ─────┘            judge: what peers show ─► Held, or Disbelief
 //!         │                                                 ▲
 //!         └────────────► links::control ◄───────────────────┘
+//!   local: what anybody on the node may ask ◄── edge::attest_socket
 //! ```
 //!
 //! No connection waits for the TPM: links show what [`own`] has, and it is renewed ahead of its end.
 
 mod client;
 mod judge;
+mod local;
 mod own;
 mod renewal;
 mod settings;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tpm;
 
 pub use client::hex;
 pub use judge::{Disbelief, Judge};
+pub use local::Local;
 pub use own::{Own, OwnState};
 pub use settings::{EndedFlows, RawSettings, Settings};
 
@@ -60,6 +63,11 @@ struct Counters {
     failures: AtomicU64,
     waited: AtomicU64,
     waited_after_first: AtomicU64,
+    local_answers: AtomicU64,
+    local_failures: AtomicU64,
+    local_limited: AtomicU64,
+    local_unidentified: AtomicU64,
+    local_closed: AtomicU64,
 }
 
 impl Attestation {
@@ -178,6 +186,11 @@ impl Attestation {
             failures,
             waited,
             waited_after_first,
+            local_answers,
+            local_failures,
+            local_limited,
+            local_unidentified,
+            local_closed,
         } = &self.0.counters;
         let quotes = self.0.door.counters();
         let named = [
@@ -186,6 +199,11 @@ impl Attestation {
             ("failures", failures.load(Relaxed)),
             ("waited", waited.load(Relaxed)),
             ("waited_after_first", waited_after_first.load(Relaxed)),
+            ("local_answers", local_answers.load(Relaxed)),
+            ("local_failures", local_failures.load(Relaxed)),
+            ("local_limited", local_limited.load(Relaxed)),
+            ("local_unidentified", local_unidentified.load(Relaxed)),
+            ("local_closed", local_closed.load(Relaxed)),
             ("quotes", quotes.quotes),
             ("challenges", quotes.challenges),
             ("tpm_errors", quotes.errors),

@@ -1,10 +1,15 @@
-//! A Verifier, a node that it affirms, and tokens about it.
+//! A Verifier, a node that it affirms, and tokens about it; and a daemon's own attestation with a TPM
+//! in software.
 
+use super::{Attestation, Counters, Door, DoorError, Judge, Own, RawSettings, Settings, Shared};
+use crate::events::Events;
+use kedge_api::AttestationMode;
 use kedge_attest::testing::{Attester, challenge};
 use kedge_attest::{
-    AttestationResult, Held, Ledger, Lifetimes, NodeKey, PcrPolicy, Pin, PinnedKeys, Required,
-    Verified, Verifier, VerifierKey,
+    AttestationResult, Caller, Evidence, Held, Ledger, Lifetimes, NodeKey, Nonce, PcrPolicy, Pin,
+    PinnedKeys, Required, Sha256, Tpm, Verified, Verifier, VerifierKey,
 };
+use kedge_model::{SpiffeId, TrustDomain};
 use rustls_pki_types::UnixTime;
 use std::time::Duration;
 
@@ -77,4 +82,35 @@ fn verified(attester: &mut Attester) -> Verified {
             UnixTime::now(),
         )
         .expect("honest")
+}
+
+/// Of a node that has this TPM, and no Verifier.
+pub fn attestation(tpm: impl Tpm + 'static) -> Attestation {
+    let settings = Settings {
+        mode: AttestationMode::Optional,
+        ..RawSettings::default().check().expect("off is allowed")
+    };
+    let key = Sha256([1; 32]);
+    let trust_domain = TrustDomain::parse("td").expect("a name");
+    Attestation(std::sync::Arc::new(Shared {
+        node: SpiffeId::parse("spiffe://td/kedge/node/a").expect("a node's"),
+        events: Events::new(trust_domain).0,
+        own: Own::new(key),
+        judge: Judge::new(&settings, Vec::new()).expect("no file"),
+        door: Door::with(&settings, key, tpm),
+        counters: Counters::default(),
+        settings,
+    }))
+}
+
+impl Attestation {
+    pub fn events(&self) -> &Events {
+        &self.0.events
+    }
+
+    /// What the daemon asks for itself.
+    pub async fn appraisal_of(&self, asked: (Caller, Nonce)) -> Result<Evidence, DoorError> {
+        let (settings, key) = (&self.0.settings, self.0.own.key());
+        self.0.door.appraisal(settings, key, asked).await
+    }
 }

@@ -153,6 +153,18 @@ impl Door {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn with(
+        settings: &Settings,
+        key: NodeKey,
+        mut tpm: impl kedge_attest::Tpm + 'static,
+    ) -> Self {
+        let ak = tpm.ak_public().expect("an AK");
+        let description = describe(settings, key).expect("no files");
+        let broker = Broker::start(tpm, description).expect("a thread");
+        Self(Mutex::new(State::Open(broker, ak)))
+    }
+
     fn broker(&self) -> Result<Broker, DoorError> {
         match &*self.state() {
             State::Open(broker, _) => Ok(broker.clone()),

@@ -5,6 +5,7 @@ use crate::edge::attest;
 use crate::edge::log::EventLog;
 use crate::edge::metrics;
 use crate::edge::report::Observed;
+use crate::edge::socket::Socket;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -15,9 +16,7 @@ use kedge_api::{ApiError, Event, EventsQuery, ExplainQuery, path};
 use kedge_policy::Request;
 use serde::Serialize;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use tokio::net::UnixListener;
+use std::path::Path;
 use tokio::sync::{broadcast, mpsc};
 
 #[derive(Clone)]
@@ -26,26 +25,12 @@ pub(super) struct Edge {
     log: EventLog,
 }
 
-/// `<run_dir>/admin.sock`, mode 0600, bound under another name first: the right one never has the
-/// wrong permissions, and an earlier daemon keeps it until this one serves.
-pub struct AdminSocket {
-    listener: UnixListener,
-    hidden: PathBuf,
-    path: PathBuf,
-}
+/// `<run_dir>/admin.sock`, for root only.
+pub struct AdminSocket(Socket);
 
 impl AdminSocket {
     pub fn bind(run_dir: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(run_dir)?;
-        let hidden = run_dir.join(".admin.sock");
-        let _ = std::fs::remove_file(&hidden);
-        let listener = UnixListener::bind(&hidden)?;
-        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self {
-            listener,
-            hidden,
-            path: run_dir.join(path::SOCKET_FILE),
-        })
+        Socket::bind(run_dir.join(path::SOCKET_FILE), 0o600).map(Self)
     }
 
     /// Takes the place of an earlier daemon's, or of what one has left.
@@ -54,9 +39,9 @@ impl AdminSocket {
         observed: Observed,
         log: EventLog,
     ) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
-        std::fs::rename(&self.hidden, &self.path)?;
+        let listener = self.0.publish()?;
         let router = router(Edge { observed, log });
-        Ok(async move { axum::serve(self.listener, router).await })
+        Ok(async move { axum::serve(listener, router).await })
     }
 }
 
