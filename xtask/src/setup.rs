@@ -16,7 +16,7 @@ struct Need {
     arch: &'static str,
 }
 
-const NEEDS: [Need; 23] = [
+const NEEDS: [Need; 24] = [
     need("cc", "build-essential", "gcc", "gcc"),
     need("git", "git", "git", "git"),
     need("ip", "iproute2", "iproute", "iproute2"),
@@ -43,6 +43,7 @@ const NEEDS: [Need; 23] = [
     need("xz", "xz-utils", "xz", "xz"),
     need("swtpm", "swtpm", "swtpm", "swtpm"),
     need("swtpm_setup", "swtpm-tools", "swtpm-tools", "swtpm"),
+    need("tpm2_pcrextend", "tpm2-tools", "tpm2-tools", "tpm2-tools"),
     need("pkg-config", "pkg-config", "pkgconf-pkg-config", "pkgconf"),
     need(TSS2, "libtss2-dev", "tpm2-tss-devel", "tpm2-tss"),
 ];

@@ -364,10 +364,17 @@ peer = { listen = ["192.0.2.1"] }
         assert!(attested("").contains("attestation.verifier "));
         let verifier = "verifier = \"192.0.2.9:15480\"\n";
         assert!(attested(verifier).contains("attestation.verifiers "));
-        assert!(
-            attested("pcrs = [24]\nverifier = \"192.0.2.9:1\"\nverifiers = \"f\"\nak_certificate = \"c\"\n")
-                .contains("pcrs")
-        );
+        let whole = "verifier = \"192.0.2.9:1\"\nverifiers = \"f\"\nak_certificate = \"c\"\n";
+        assert!(attested(&format!("pcrs = [24]\n{whole}")).contains("pcrs"));
+        for (line, what) in [
+            ("eagerness = nan", "eagerness"),
+            ("cost_min_s = 301", "cost_min_s"),
+            ("backoff_min_s = 0", "backoff_min_s"),
+            ("backoff_max_s = 3601", "backoff_max_s"),
+        ] {
+            let refresh = format!("{whole}[attestation.refresh]\n{line}\n");
+            assert!(attested(&refresh).contains(what), "{line}");
+        }
         assert!(error_of(&format!("{MINIMAL}[workers]\ncount = 0\n")).contains("workers.count"));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::screen::Screen;
 use crate::lab::Lab;
-use crate::lab::attestation::{Attesting, EXTENDED_PCR};
+use crate::lab::attestation::Attesting;
 use crate::lab::topology::{CLIENT, Node, WEB, WEB_PORT};
 use crate::shell::wait_for;
 use anyhow::{Context, Result};
@@ -30,14 +30,14 @@ pub fn tamper(lab: &Lab, screen: &Screen) -> Result<()> {
         "node b's machine changes: refused within {LIFETIME_S} s and 2 s more"
     ));
     let began = Instant::now();
-    lab.extend_pcr(Node::B)?;
+    let pcr = lab.extend_pcr(Node::B)?;
     wait_for(
         "node b to be refused",
         Duration::from_secs(LIFETIME_S + 2),
         || Ok((!is_served(lab)?).then_some(())),
     )?;
     let refused = began.elapsed().as_secs_f64();
-    let says = wait_for("the reason", Duration::from_secs(10), || reason(lab))?;
+    let says = wait_for("the reason", Duration::from_secs(10), || reason(lab, pcr))?;
     step.done();
     screen.say(&format!("refused after {refused:.1} s; node a says:"));
     screen.say(&format!("  {says}"));
@@ -58,8 +58,8 @@ fn is_served(lab: &Lab) -> Result<bool> {
 }
 
 /// The newest event that names the PCR.
-fn reason(lab: &Lab) -> Result<Option<String>> {
-    let pcr = format!("PCR {EXTENDED_PCR} is");
+fn reason(lab: &Lab, pcr: u8) -> Result<Option<String>> {
+    let pcr = format!("PCR {pcr} is");
     let events = lab.events(Node::A)?;
     let Some(line) = events.lines().rev().find(|line| line.contains(&pcr)) else {
         return Ok(None);

@@ -1,32 +1,29 @@
-//! Attestation in the lab: each node's TPM (swtpm), a Verifier on node b, and enrolment by the lab's CA.
+//! Attestation in the lab: each node's TPM ([`super::tpm`]), a Verifier on node b, and enrolment by the lab's CA.
 //!
 //! ```text
 //!   node a                                    node b
-//!   kedged ── swtpm (127.0.0.1:2321)          kedged ── swtpm (127.0.0.1:2321)
+//!   kedged ── TPM                             kedged ── TPM
 //!      └──── HTTP ─────────────────────────────► kedge-verifier (192.0.2.9:15480)
 //! ```
 //! All of it ends with the lab, being in its cgroups.
 
 use super::process::Family;
-use super::topology::{NODES, Node, TRUST_DOMAIN};
-use super::{Build, Lab, WIRE, documents};
-use crate::shell::{command, find_program, output, wait_for};
-use anyhow::{Context, Result, ensure};
+use super::topology::{NODES, Node};
+use super::{Build, Lab, WIRE, documents, tpm};
+use crate::shell::{command, output, wait_for};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-const TPM_PORT: u16 = 2_321;
 /// An address of its own on node b: kedged may speak to a node's at its peer port only.
 const VERIFIER_AT: &str = "192.0.2.9";
 const VERIFIER_PORT: u16 = 15_480;
 const VERIFIER: &str = "verifier";
-/// What is quoted: the last one can be extended from outside while somebody has the TPM open.
+/// What is quoted, [`Lab::extend_pcr`]'s among them.
 const PCRS: &str = "[0, 7, 16, 17]";
-/// See [`Lab::extend_pcr`].
-pub const EXTENDED_PCR: u8 = 17;
 
 /// What a node's configuration says of it.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +58,6 @@ impl Lab {
     /// # Errors
     /// When something of it does not start, or a node gets no Result.
     pub fn attest(&mut self, attesting: &Attesting<'_>) -> Result<()> {
-        for program in ["swtpm", "swtpm_setup", "swtpm_ioctl"] {
-            ensure!(
-                find_program(program).is_some(),
-                "no {program} here: `cargo xtask setup` installs it"
-            );
-        }
         self.prepare_nodes()?;
         self.stop_daemons()?;
         self.stop_verifier()?;
@@ -122,11 +113,12 @@ impl Lab {
             ..
         } = attesting;
         format!(
-            "\n[attestation]\nmode = \"{mode}\"\ntcti = \"swtpm:host=127.0.0.1,port={TPM_PORT}\"\n\
+            "\n[attestation]\nmode = \"{mode}\"\ntcti = \"{tcti}\"\n\
              ak_certificate = \"{0}/ak.pem\"\npcrs = {PCRS}\nverifier = \"{1}:{VERIFIER_PORT}\"\n\
              verifiers = \"{0}/verifiers.toml\"\nmax_stale_s = {max_stale_s}\n{lines}",
             folder.display(),
             VERIFIER_AT,
+            tcti = tpm::tcti(node),
         )
     }
 
@@ -142,17 +134,6 @@ impl Lab {
             Ok((last.contains("fresh for")).then_some(()))
         })
         .with_context(|| last.clone())
-    }
-
-    /// Changes PCR 17 of a node's TPM, whoever has it open: the measurement of a late launch, which
-    /// comes by another way than commands.
-    ///
-    /// # Errors
-    /// When swtpm does not do it.
-    pub fn extend_pcr(&self, node: Node) -> Result<()> {
-        let control = format!("127.0.0.1:{}", TPM_PORT + 1);
-        self.run(node, &["swtpm_ioctl", "--tcp", &control, "-h", "tampered"])?;
-        Ok(())
     }
 
     /// Lets the Verifier allow what this node's PCRs hold now, beside what it allows already.
@@ -182,39 +163,11 @@ impl Lab {
         self.stop_process(VERIFIER)
     }
 
-    /// Takes a node's TPM away, or leaves it hanging: a stopped one answers nobody.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn signal_tpm(&self, node: Node, signal: Signal) -> Result<()> {
-        let name = tpm_name(node);
-        let mut running = self.processes().iter().filter(|known| known.name == name);
-        running.next().context("no TPM runs")?.signal(signal)
-    }
-
-    fn stop_process(&self, name: &str) -> Result<()> {
+    pub(super) fn stop_process(&self, name: &str) -> Result<()> {
         let running = self.processes().iter().filter(|known| known.name == name);
         running
             .into_iter()
             .try_for_each(|process| process.stop(Signal::SIGTERM))
-    }
-
-    /// A TPM that its maker has just delivered, with the machine just switched on.
-    fn power_on_tpm(&mut self, node: Node) -> Result<()> {
-        self.stop_process(&tpm_name(node))?;
-        let folder = self.run.node_folder(node).join("tpm");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        manufacture(&folder)?;
-        let tcp = |port: u16| format!("type=tcp,port={port},bindaddr=127.0.0.1");
-        let state = format!("dir={}", folder.join("state").display());
-        let mut words = vec!["swtpm", "socket", "--tpm2", "--tpmstate", &state];
-        let (server, control) = (tcp(TPM_PORT), tcp(TPM_PORT + 1));
-        words.extend(["--server", &server, "--ctrl", &control]);
-        words.extend(["--flags", "not-need-init,startup-clear"]);
-        let tpm = self.spawn(node, &tpm_name(node), &words)?;
-        tpm.listens_on(&self.run, Family::V4, TPM_PORT + 1)
     }
 
     fn prepare_verifier(&mut self, attesting: &Attesting<'_>) -> Result<()> {
@@ -260,10 +213,9 @@ impl Lab {
     /// As an operator does it who has the CA, with the node's own daemon at the other end.
     fn enrol(&self, node: Node) -> Result<()> {
         let folder = self.run.node_folder(node);
-        let maker = folder.join("tpm/maker/issuercert.pem");
         let mut enrol = self.kedge_command(node, &["attest", "enrol", "--node", node.name()]);
         enrol.arg("--dir").arg(self.ca());
-        enrol.arg("--ek-roots").arg(maker);
+        enrol.arg("--ek-roots").arg(self.tpm_maker(node));
         enrol.arg("--out").arg(folder.join("ak.pem"));
         wait_for("the TPM to be open", Duration::from_secs(20), || {
             self.kedge(node, &["attest", "request"]).map(Some)
@@ -295,10 +247,6 @@ impl Lab {
     }
 }
 
-fn tpm_name(node: Node) -> String {
-    format!("tpm-{}", node.name())
-}
-
 /// Every value that another document allows, too.
 fn add(policy: &mut Document, text: &str) -> Result<()> {
     let parsed: toml::Table = toml::from_str(text)?;
@@ -319,48 +267,4 @@ fn written(policy: &Document) -> String {
     };
     let lines: String = policy.iter().map(line).collect();
     format!("[pcrs]\n{lines}")
-}
-
-/// EKs, their certificates, and a maker of its own who signs them.
-fn manufacture(folder: &Path) -> Result<()> {
-    let (maker, state) = (folder.join("maker"), folder.join("state"));
-    for dir in [&maker, &state] {
-        fs::create_dir_all(dir)?;
-    }
-    let [setup, ca, options] =
-        ["setup.conf", "ca.conf", "ca.options"].map(|name| folder.join(name));
-    let at = maker.display();
-    fs::write(
-        &setup,
-        format!(
-            "create_certs_tool = swtpm_localca\ncreate_certs_tool_config = {}\n\
-             create_certs_tool_options = {}\nactive_pcr_banks = sha256\n",
-            ca.display(),
-            options.display()
-        ),
-    )?;
-    fs::write(
-        &ca,
-        format!(
-            "statedir = {at}\nsigningkey = {at}/signkey.pem\nissuercert = {at}/issuercert.pem\n\
-             certserial = {at}/certserial\n"
-        ),
-    )?;
-    fs::write(
-        &options,
-        format!(
-            "--platform-manufacturer kedge\n--platform-version 1\n--platform-model {TRUST_DOMAIN}\n"
-        ),
-    )?;
-    let state = format!("dir://{}", state.display());
-    let mut swtpm_setup = command(["swtpm_setup", "--tpm2", "--createek", "--create-ek-cert"]);
-    swtpm_setup.args([
-        "--lock-nvram",
-        "--overwrite",
-        "--tpmstate",
-        &state,
-        "--config",
-    ]);
-    output(swtpm_setup.arg(&setup))?;
-    Ok(())
 }

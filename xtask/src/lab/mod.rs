@@ -16,7 +16,6 @@ mod cgroup;
 mod cpu;
 mod daemons;
 pub mod documents;
-
 mod janitor;
 mod network;
 pub mod newcomer;
@@ -25,6 +24,7 @@ mod run;
 pub mod services;
 mod state;
 pub mod topology;
+pub mod tpm;
 
 pub use cpu::Share;
 pub use daemons::Build;

@@ -18,9 +18,19 @@ const PROGRAMS: [&str; 16] = [
     "sh", "ip", "nsenter", "setsid", "hostname", "cat", "ls", "mount", "dmesg", "sleep", "ss",
     "mkdir", "rm", "bpftool", "tcpdump", "timeout",
 ];
+/// What nodes with TPMs of their own run, and whoever delivers and changes these.
+const TPM_PROGRAMS: [&str; 7] = [
+    "swtpm",
+    "swtpm_setup",
+    "swtpm_ioctl",
+    "swtpm_localca",
+    "swtpm_cert",
+    "certtool",
+    "tpm2_pcrextend",
+];
 /// What is no part of Debian's cloud kernels themselves; what they depend on is found out. Not all
 /// kernels have all of the ciphers' modules: later ones build more in.
-const MODULES: [&str; 18] = [
+const MODULES: [&str; 20] = [
     "virtio_pci",
     "virtio_console",
     "virtio_net",
@@ -39,6 +49,8 @@ const MODULES: [&str; 18] = [
     "poly1305_x86_64",
     "dummy",
     "tcp_diag",
+    "tpm_tis",
+    "tpm_crb",
 ];
 
 /// A kernel with its modules, unpacked.
@@ -129,14 +141,27 @@ impl Image {
     pub fn base(unpacked: &Unpacked, init: &Path) -> Result<Self> {
         let mut image = Self::default();
         image.add_program("init", init)?;
-        for name in PROGRAMS {
-            let path = find_program(name).with_context(|| format!("no {name} on this machine"))?;
-            image.add_program(&format!("bin/{name}"), &path)?;
-        }
+        image.add_programs(&PROGRAMS)?;
         // tcpdump looks for the user that it shall be.
         image.add_text("etc/passwd", "root:x:0:0:root:/:/bin/sh\n".to_owned());
         image.add_modules(unpacked)?;
         Ok(image)
+    }
+
+    /// What a machine with TPMs runs beside that.
+    ///
+    /// # Errors
+    /// When one of them is missing on this machine.
+    pub fn add_tpm_programs(&mut self) -> Result<()> {
+        self.add_programs(&TPM_PROGRAMS)
+    }
+
+    fn add_programs(&mut self, names: &[&str]) -> Result<()> {
+        for name in names {
+            let path = find_program(name).with_context(|| format!("no {name} on this machine"))?;
+            self.add_program(&format!("bin/{name}"), &path)?;
+        }
+        Ok(())
     }
 
     /// A program, with every library that it is linked with at the place where it looks for it.

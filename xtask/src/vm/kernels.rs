@@ -12,8 +12,17 @@ pub struct Kernel {
     pub suite: String,
     pub series: String,
     pub packages: Vec<Package>,
+    pub tpm: Option<TpmInterface>,
     pub capture: bool,
     pub silent_canaries: Vec<String>,
+}
+
+/// How a machine speaks to its TPM, as QEMU calls it (TCG PC Client Platform TPM Profile, 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TpmInterface {
+    TpmTis,
+    TpmCrb,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

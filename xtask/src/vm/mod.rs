@@ -15,6 +15,7 @@ mod machine;
 mod plan;
 mod programs;
 mod seen;
+mod tpm;
 
 use crate::artifacts::{Tools, repository};
 use crate::shell::{command, pass_through};
@@ -29,6 +30,7 @@ use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tpm::MachineTpm;
 
 /// For one kernel's tests under TCG on a busy machine; they take a fraction of it.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -55,10 +57,7 @@ pub fn test(names: &[String], only: &[String], tools: &Tools) -> Result<Seen> {
         let started = Instant::now();
         println!("▸ Linux {}", kernel.name);
         let runs = plan::runs(kernel, &tests_for(kernel, &programs), only);
-        let result = image(kernel, &init, &programs, &runs).and_then(|(unpacked, image)| {
-            let counts = test_one(kernel, &qemu, &unpacked, &image)?;
-            Ok((counts, unpacked.release))
-        });
+        let result = test_one(kernel, &qemu, &init, &programs, &runs);
         let took = started.elapsed().as_secs();
         match result {
             Ok(((passed, 0), release)) => {
@@ -84,6 +83,7 @@ fn tests_for<'a>(kernel: &Kernel, programs: &'a [Program]) -> Vec<&'a str> {
     let tests = programs.iter().filter(|program| match program.role {
         Role::Test => true,
         Role::LoadingTest => kernel.capture || program.name == "kedge-capture/features",
+        Role::TpmTest => kernel.tpm.is_some(),
         Role::Scenario | Role::Part => false,
     });
     tests.map(|program| program.name.as_str()).collect()
@@ -108,20 +108,35 @@ fn image(
             image.add_program(&plan::in_target(&program.place), &program.path)?;
         }
     }
+    for transport in tpm::transports()? {
+        let place = transport.display().to_string();
+        image.add_program(place.trim_start_matches('/'), &transport)?;
+    }
+    if runs.iter().any(|run| run.name == plan::ATTESTED) {
+        image.add_tpm_programs()?;
+    }
     Ok((unpacked, image))
 }
 
+/// How many tests passed and failed, and the kernel's release.
 fn test_one(
     kernel: &Kernel,
     qemu: &Qemu,
-    unpacked: &Unpacked,
-    image: &Image,
-) -> Result<(usize, usize)> {
+    init: &Path,
+    programs: &[Program],
+    runs: &[Run],
+) -> Result<((usize, usize), String)> {
+    let (unpacked, mut image) = image(kernel, init, programs, runs)?;
     let folder = machine::folder(&kernel.name)?;
     let archive = folder.join("image.cpio");
+    let mut machine = qemu.machine(&unpacked.kernel, &archive, "test");
+    let tpm = kernel.tpm.map(MachineTpm::power_on).transpose()?;
+    if let Some(tpm) = &tpm {
+        tpm.attach(&mut machine);
+        tpm.vouch(&mut image);
+    }
     image.write(&archive)?;
-    let qemu = qemu.machine(&unpacked.kernel, &archive, "test");
-    let end = machine::run(qemu, &folder, LIMIT)?;
+    let end = machine::run(machine, &folder, LIMIT)?;
     let verdicts = verdicts(&folder)?;
     let failed: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
     for verdict in &failed {
@@ -135,7 +150,8 @@ fn test_one(
     if !failed.is_empty() {
         println!("  its console: {}", folder.join("console.log").display());
     }
-    Ok((verdicts.len() - failed.len(), failed.len()))
+    let counts = (verdicts.len() - failed.len(), failed.len());
+    Ok((counts, unpacked.release))
 }
 
 /// The last line counts; without it the report is cut short.

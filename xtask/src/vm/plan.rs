@@ -2,6 +2,8 @@
 //! guest's init reads it as `/plan.json`.
 
 use super::kernels::Kernel;
+use super::tpm;
+use crate::lab::tpm::MACHINES;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +29,8 @@ struct Scenario {
 }
 
 /// The programs of `xtask/tests` that [`runs`] and [`counting`] name.
-pub const SCENARIO_PROGRAMS: [&str; 6] = [
+pub const SCENARIO_PROGRAMS: [&str; 7] = [
+    ATTESTED,
     "deaths",
     "first_light",
     "guard",
@@ -39,9 +42,12 @@ pub const SCENARIO_PROGRAMS: [&str; 6] = [
 /// What [`counting`] runs.
 pub const INSTRUCTIONS: &str = "instructions";
 
+/// The scenario of two nodes with TPMs: one has the machine's, the other a swtpm within it.
+pub const ATTESTED: &str = "attested";
+
 /// Each wants a lab, a capture and nothing but kedge's own servers; none has a tight time in it,
 /// since the clock of an emulated machine stutters.
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 7] = [
     Scenario {
         program: "records",
         records: None,
@@ -86,6 +92,12 @@ const SCENARIOS: [Scenario; 6] = [
         program: "deaths",
         records: Some("kernel"),
         words: &[],
+        always: false,
+    },
+    Scenario {
+        program: ATTESTED,
+        records: None,
+        words: &["tampered::"],
         always: false,
     },
 ];
@@ -146,7 +158,11 @@ fn test(name: &str) -> Run {
     Run {
         name: name.to_owned(),
         program: place(name),
-        words: Vec::new(),
+        // With the machine's TPM: it can be neither made nor switched off there.
+        words: match name {
+            "kedge-tpm/swtpm" => vec!["any_tpm::".to_owned()],
+            _ => Vec::new(),
+        },
         variables: variables(&[("KEDGE_SILENT_CANARIES", "/silent-canaries")]),
     }
 }
@@ -199,9 +215,13 @@ pub fn below_target(name: &str) -> String {
 
 fn variables(more: &[(&str, &str)]) -> BTreeMap<String, String> {
     // Here nothing may be missing: a test that skips itself has failed.
+    let [device, maker] = MACHINES;
     let all = [
+        ("PATH", "/bin"),
         ("KEDGE_STRICT", "1"),
         ("KEDGE_BPF_OBJECT", "/target/bpf/kedge.bpf.o"),
+        (device, tpm::DEVICE),
+        (maker, tpm::MAKER_IN_GUEST),
     ];
     all.iter()
         .chain(more)

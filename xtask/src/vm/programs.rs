@@ -24,6 +24,8 @@ pub enum Role {
     Test,
     /// The same, for which kedge's BPF programs must be loaded.
     LoadingTest,
+    /// The same, for which there must be a TPM.
+    TpmTest,
     /// Tests with two nodes.
     Scenario,
     /// Started or loaded by the others.
@@ -43,6 +45,7 @@ pub fn build(tools: &Tools) -> Result<Vec<Program>> {
         ("kedge-capture", Role::LoadingTest),
         ("kedge-sys", Role::Test),
         ("kedge-daemon --test flow", Role::Test),
+        ("kedge-tpm --test swtpm", Role::TpmTest),
         (&format!("xtask {scenarios}"), Role::Scenario),
     ] {
         programs.extend(tests(what, role)?);
@@ -52,6 +55,7 @@ pub fn build(tools: &Tools) -> Result<Vec<Program>> {
         (&tools.kedged, "release/kedged"),
         (&tools.kedge, "release/kedge"),
         (&tools.load, "release/kedge-load"),
+        (&tools.verifier, "release/kedge-verifier"),
         (&faulty, "debug/kedged-faults"),
     ] {
         programs.push(Program {

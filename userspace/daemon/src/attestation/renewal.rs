@@ -8,7 +8,7 @@ use crate::events::chain;
 use crate::limits::{ATTESTATION_TICK, FILES_POLL};
 use kedge_api::EventKind;
 use kedge_attest::limits::ATTEMPT_TIMEOUT;
-use kedge_attest::{Attempt, NodeKey, RefreshPolicy, Refresher, Step};
+use kedge_attest::{Attempt, NodeKey, Refresher, Step};
 use rand::random;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,7 +30,7 @@ pub(super) async fn run(attestation: Attestation) {
         .open(&shared.settings, shared.own.key(), tell)
         .await;
     let mut keys = shared.own.keys();
-    let mut refresher = Refresher::new(RefreshPolicy::default(), boot_time());
+    let mut refresher = Refresher::new(shared.settings.refresh, boot_time());
     let mut enrolled = modified(shared.settings.ak_certificate.as_deref());
     loop {
         match refresher.next(boot_time(), random()) {

@@ -1,8 +1,8 @@
 //! The section `[attestation]` of the configuration.
 
 use kedge_api::AttestationMode;
-use kedge_attest::PcrSelection;
-use kedge_attest::limits::{PCRS, RESULT_HARD_LIFETIME_MAX};
+use kedge_attest::limits::{PCRS, RESULT_HARD_LIFETIME_MAX, RESULT_LIFETIME};
+use kedge_attest::{PcrSelection, RefreshPolicy};
 use kedge_tpm::{AK_HANDLE, DeviceConfig};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ pub struct Settings {
     pub verifiers: Option<PathBuf>,
     pub max_stale: Duration,
     pub flows: EndedFlows,
+    pub refresh: RefreshPolicy,
 }
 
 /// What becomes of open flows when their peer's Result has ended. (Those whose peer is no longer
@@ -48,6 +49,29 @@ pub struct RawSettings {
     verifiers: Option<PathBuf>,
     max_stale_s: u64,
     flows: EndedFlows,
+    refresh: RawRefresh,
+}
+
+/// When the node asks for its next Result: [`RefreshPolicy`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRefresh {
+    eagerness: f64,
+    cost_min_s: u64,
+    backoff_min_s: u64,
+    backoff_max_s: u64,
+}
+
+impl Default for RawRefresh {
+    fn default() -> Self {
+        let policy = RefreshPolicy::default();
+        Self {
+            eagerness: policy.eagerness,
+            cost_min_s: policy.cost_min.as_secs(),
+            backoff_min_s: policy.backoff_min.as_secs(),
+            backoff_max_s: policy.backoff_max.as_secs(),
+        }
+    }
 }
 
 impl Default for RawSettings {
@@ -63,6 +87,7 @@ impl Default for RawSettings {
             verifiers: None,
             max_stale_s: 0,
             flows: EndedFlows::default(),
+            refresh: RawRefresh::default(),
         }
     }
 }
@@ -93,6 +118,19 @@ impl RawSettings {
                 self.max_stale_s <= RESULT_HARD_LIFETIME_MAX.as_secs(),
                 "attestation.max_stale_s is more than a day",
             ),
+            (
+                (0.0..=10.0).contains(&self.refresh.eagerness),
+                "attestation.refresh.eagerness is 0 to 10",
+            ),
+            (
+                self.refresh.cost_min_s <= RESULT_LIFETIME.as_secs(),
+                "attestation.refresh.cost_min_s is more than a Result's 300 s",
+            ),
+            (
+                (1..=self.refresh.backoff_max_s).contains(&self.refresh.backoff_min_s)
+                    && self.refresh.backoff_max_s <= 3_600,
+                "attestation.refresh wants 1 <= backoff_min_s <= backoff_max_s <= 3600",
+            ),
         ];
         if let Some((_, broken)) = rules.into_iter().find(|(holds, _)| !holds) {
             return Err(broken);
@@ -110,6 +148,13 @@ impl RawSettings {
             verifiers: self.verifiers,
             max_stale: Duration::from_secs(self.max_stale_s),
             flows: self.flows,
+            refresh: RefreshPolicy {
+                eagerness: self.refresh.eagerness,
+                cost_min: Duration::from_secs(self.refresh.cost_min_s),
+                backoff_min: Duration::from_secs(self.refresh.backoff_min_s),
+                backoff_max: Duration::from_secs(self.refresh.backoff_max_s),
+                ..RefreshPolicy::default()
+            },
         })
     }
 }

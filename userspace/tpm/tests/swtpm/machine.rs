@@ -1,5 +1,6 @@
 //! A machine with a TPM: swtpm in a folder and on ports of its own, with EKs and certificates as a
-//! maker would put them in. It ends with the test, however that ends.
+//! maker would put them in. It ends with the test, however that ends. Where `KEDGE_TPM_DEVICE` names
+//! a device and `KEDGE_TPM_MAKER` the folder with its maker's certificates, tests use that TPM in turns.
 
 use kedge_attest::{Roots, TpmError};
 use kedge_tpm::{Device, DeviceConfig};
@@ -7,10 +8,11 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tss_esapi::Context;
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
@@ -37,38 +39,58 @@ macro_rules! machine_or_skip {
 }
 
 pub struct Machine {
+    tcti: String,
+    maker: PathBuf,
+    power: Power,
+}
+
+enum Power {
+    Swtpm(Swtpm),
+    /// This machine's own, for one test at a time.
+    Own {
+        _turn: MutexGuard<'static, ()>,
+    },
+}
+
+struct Swtpm {
     folder: tempfile::TempDir,
     port: u16,
-    swtpm: Option<Child>,
+    process: Option<Child>,
 }
 
 impl Machine {
     /// # Errors
     /// When swtpm is not installed here.
     pub fn new() -> Result<Self, String> {
-        for program in ["swtpm", "swtpm_setup", "setpriv"] {
-            let found = Command::new(program).arg("--version").output();
-            found.map_err(|_| format!("no {program} here: `cargo xtask setup` installs it"))?;
+        static TURN: Mutex<()> = Mutex::new(());
+        let named = ["KEDGE_TPM_DEVICE", "KEDGE_TPM_MAKER"].map(std::env::var);
+        if let [Ok(device), Ok(maker)] = named {
+            let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(Self {
+                tcti: format!("device:{device}"),
+                maker: maker.into(),
+                power: Power::Own { _turn: turn },
+            });
         }
-        let folder = tempfile::tempdir().expect("a folder");
-        manufacture(folder.path());
-        let mut machine = Self {
-            folder,
-            port: free_ports(),
-            swtpm: None,
-        };
-        machine.power_on();
-        Ok(machine)
+        let swtpm = Swtpm::new()?;
+        Ok(Self {
+            tcti: format!("swtpm:host=127.0.0.1,port={}", swtpm.port),
+            maker: swtpm.folder.path().join("maker"),
+            power: Power::Swtpm(swtpm),
+        })
     }
 
     /// Off and on again, as a reboot is to its TPM.
     pub fn reboot(&mut self) {
-        self.power_off();
-        self.power_on();
+        let Power::Swtpm(swtpm) = &mut self.power else {
+            panic!("this machine would have to be rebooted");
+        };
+        swtpm.power_off();
+        swtpm.power_on();
     }
 
     pub fn config(&self) -> DeviceConfig {
-        DeviceConfig::at(&format!("swtpm:host=127.0.0.1,port={}", self.port))
+        DeviceConfig::at(&self.tcti)
     }
 
     pub fn open(&self) -> Result<Device, TpmError> {
@@ -105,8 +127,25 @@ impl Machine {
     }
 
     fn certificate(&self, name: &str) -> CertificateDer<'static> {
-        let path = self.folder.path().join("maker").join(name);
-        CertificateDer::from_pem_file(path).expect("a certificate")
+        CertificateDer::from_pem_file(self.maker.join(name)).expect("a certificate")
+    }
+}
+
+impl Swtpm {
+    fn new() -> Result<Self, String> {
+        for program in ["swtpm", "swtpm_setup", "setpriv"] {
+            let found = Command::new(program).arg("--version").output();
+            found.map_err(|_| format!("no {program} here: `cargo xtask setup` installs it"))?;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        manufacture(folder.path());
+        let mut swtpm = Self {
+            folder,
+            port: free_ports(),
+            process: None,
+        };
+        swtpm.power_on();
+        Ok(swtpm)
     }
 
     fn power_on(&mut self) {
@@ -123,7 +162,7 @@ impl Machine {
             .stderr(Stdio::null())
             .spawn()
             .expect("swtpm starts");
-        self.swtpm = Some(child);
+        self.process = Some(child);
         // The control port is asked: the other takes one connection, which is the test's.
         let patience = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", self.port + 1)).is_err() {
@@ -133,14 +172,14 @@ impl Machine {
     }
 
     fn power_off(&mut self) {
-        if let Some(mut child) = self.swtpm.take() {
+        if let Some(mut child) = self.process.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-impl Drop for Machine {
+impl Drop for Swtpm {
     fn drop(&mut self) {
         self.power_off();
     }
