@@ -22,6 +22,7 @@ bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by si
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
 vm test [KERNEL…]        yes   8 min a kernel   the tests that touch the kernel, on other kernels
+vm test --full           yes   hours            the same with the heavy counts, in all suites
 vm bench [KERNEL]        yes   2 min            instructions a byte and a round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
@@ -143,6 +144,9 @@ enum VmVerb {
         /// played on request only: `--only records,shapes/kernel:sixty_four`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
+        /// Play all scenarios, with the heavy counts and in all suites: hours a kernel where it is emulated.
+        #[arg(long)]
+        full: bool,
         /// Write what was seen of all kernels to vm-tests/seen.toml and README.md, if nothing failed.
         #[arg(long, conflicts_with_all = ["kernels", "only"])]
         record: bool,
@@ -200,9 +204,14 @@ fn run(verb: Verb) -> Result<()> {
                 VmVerb::Test {
                     kernels,
                     only,
+                    full,
                     record,
                 } => {
-                    let seen = vm::test(&kernels, &only, &tools)?;
+                    let extent = match full {
+                        true => vm::Extent::Full,
+                        false => vm::Extent::Light,
+                    };
+                    let seen = vm::test(&kernels, &only, extent, &tools)?;
                     if record { seen.record() } else { Ok(()) }
                 }
                 VmVerb::Bench { kernel } => vm::bench(&kernel, &tools),

@@ -190,7 +190,7 @@ fn kernels(options: &Options) -> Result<Tally> {
     if !options.kernels || options.filter.is_some() {
         return Ok(Tally::not_asked());
     }
-    let seen = vm::test(&[], &[], &artifacts::Tools::release())?;
+    let seen = vm::test(&[], &[], vm::Extent::Light, &artifacts::Tools::release())?;
     Ok(Tally::passed(seen.passed()))
 }
 

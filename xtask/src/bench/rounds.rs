@@ -153,7 +153,7 @@ pub fn idle_connections(lab: &mut Lab, amounts: &Amounts, figures: &mut Figures)
     kedge(lab, &["connect", "--count", "1"])?;
     sleep(SETTLE);
     let before = memory_kib(lab)?;
-    let names = ["kib_per_idle_conn_1k", "kib_per_idle_conn_8k"];
+    let names = ["kib_per_idle_conn_1k", "kib_per_idle_conn_4k"];
     let mut held = Vec::new();
     let mut open = 0;
     for (name, count) in names.into_iter().zip(amounts.idle) {

@@ -1,11 +1,12 @@
 //! What the lab's daemons read: configuration, directory and policy, written from the topology.
-//! `KEDGE_RECORDS`, if set, is their `records.mode`.
+//! `KEDGE_RECORDS`, if set, is their `records.mode`, and `KEDGE_SUITE` the only one of `records.suites`.
 
 use super::run::Run;
 use super::topology::{
     CLIENT, LOAD, LOCAL, MANAGED, NODES, Node, PEER_PORT, PODS, Pod, SERVICES, TRUST_DOMAIN,
 };
 use anyhow::{Context, Result};
+use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -49,11 +50,9 @@ port = {PEER_PORT}
 }
 
 fn records() -> String {
-    let mode = std::env::var("KEDGE_RECORDS");
-    mode.map_or_else(
-        |_| String::new(),
-        |mode| format!("records.mode = \"{mode}\"\n"),
-    )
+    let mode = env::var("KEDGE_RECORDS").map(|mode| format!("records.mode = \"{mode}\"\n"));
+    let suite = env::var("KEDGE_SUITE").map(|suite| format!("records.suites = [\"{suite}\"]\n"));
+    [mode, suite].into_iter().flatten().collect()
 }
 
 /// The directory with these pods in it, and the services that have their pod.

@@ -14,6 +14,7 @@ pub struct Kernel {
     pub packages: Vec<Package>,
     pub tpm: Option<TpmInterface>,
     pub capture: bool,
+    pub second_suite: String,
     pub silent_canaries: Vec<String>,
 }
 

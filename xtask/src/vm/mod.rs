@@ -23,6 +23,7 @@ use anyhow::{Context, Result, ensure};
 use image::{Image, Unpacked};
 use kernels::Kernel;
 use machine::{End, Qemu};
+pub use plan::Extent;
 use plan::Run;
 use programs::{Program, Role};
 use seen::Seen;
@@ -34,6 +35,8 @@ use tpm::MachineTpm;
 
 /// For one kernel's tests under TCG on a busy machine; they take a fraction of it.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// The same in full.
+const LIMIT_IN_FULL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A verdict as the guest's init reports it.
 #[derive(Debug, Deserialize)]
@@ -48,16 +51,20 @@ struct Verdict {
 ///
 /// # Errors
 /// When a test failed on any of them, or a machine did not come to its end.
-pub fn test(names: &[String], only: &[String], tools: &Tools) -> Result<Seen> {
+pub fn test(names: &[String], only: &[String], extent: Extent, tools: &Tools) -> Result<Seen> {
     let kernels = kernels::choose(names)?;
     let qemu = Qemu::find()?;
     let (init, programs) = (build_init()?, programs::build(tools)?);
+    let limit = match extent {
+        Extent::Light => LIMIT,
+        Extent::Full => LIMIT_IN_FULL,
+    };
     let (mut failed, mut seen) = (Vec::new(), Seen::default());
     for kernel in &kernels {
         let started = Instant::now();
         println!("▸ Linux {}", kernel.name);
-        let runs = plan::runs(kernel, &tests_for(kernel, &programs), only);
-        let result = test_one(kernel, &qemu, &init, &programs, &runs);
+        let runs = plan::runs(kernel, &tests_for(kernel, &programs), only, extent);
+        let result = test_one(kernel, &qemu, &init, &programs, &runs, limit);
         let took = started.elapsed().as_secs();
         match result {
             Ok(((passed, 0), release)) => {
@@ -125,6 +132,7 @@ fn test_one(
     init: &Path,
     programs: &[Program],
     runs: &[Run],
+    limit: Duration,
 ) -> Result<((usize, usize), String)> {
     let (unpacked, mut image) = image(kernel, init, programs, runs)?;
     let folder = machine::folder(&kernel.name)?;
@@ -136,7 +144,7 @@ fn test_one(
         tpm.vouch(&mut image);
     }
     image.write(&archive)?;
-    let end = machine::run(machine, &folder, LIMIT)?;
+    let end = machine::run(machine, &folder, limit)?;
     let verdicts = verdicts(&folder)?;
     let failed: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
     for verdict in &failed {

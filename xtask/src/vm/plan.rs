@@ -23,9 +23,37 @@ struct Scenario {
     program: &'static str,
     /// `None`: it chooses itself.
     records: Option<&'static str>,
+    suites: Suites,
     words: &'static [&'static str],
     /// Otherwise it is played on request only: under emulation it takes minutes.
     always: bool,
+}
+
+/// The suites in which a scenario is played, one after the other.
+enum Suites {
+    /// The one that daemons prefer.
+    Preferred,
+    /// That one and the kernel's second; all of them in full.
+    Several,
+}
+
+/// How often things are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// As often as there is time for under emulation in every run.
+    Light,
+    /// As `--full` says: it takes hours.
+    Full,
+}
+
+impl Extent {
+    fn variable(self, suite: Option<&str>) -> (&'static str, &'static str) {
+        match (self, suite) {
+            (Extent::Light, None) => ("KEDGE_TIMES_PERCENT", TIMES_PERCENT),
+            (Extent::Light, Some(_)) => ("KEDGE_TIMES_PERCENT", TIMES_PERCENT_SECOND),
+            (Extent::Full, _) => ("KEDGE_FULL", "1"),
+        }
+    }
 }
 
 /// The programs of `xtask/tests` that [`runs`] and [`counting`] name.
@@ -51,12 +79,14 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario {
         program: "records",
         records: None,
+        suites: Suites::Preferred,
         words: &[],
         always: true,
     },
     Scenario {
         program: "first_light",
         records: Some("kernel"),
+        suites: Suites::Preferred,
         words: &[
             "addresses::",
             "ends::",
@@ -69,6 +99,7 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario {
         program: "guard",
         records: Some("kernel"),
+        suites: Suites::Preferred,
         words: &[
             "a_dead_daemon_leaks_nothing_of_a_require_pod",
             "a_process_of_a_node_enters_no_require_pod_of_either_node",
@@ -79,24 +110,28 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario {
         program: "shapes",
         records: Some("kernel"),
+        suites: Suites::Several,
         words: &OVER_THE_WIRE,
         always: true,
     },
     Scenario {
         program: "shapes",
         records: Some("userspace"),
+        suites: Suites::Preferred,
         words: &OVER_THE_WIRE,
         always: false,
     },
     Scenario {
         program: "deaths",
         records: Some("kernel"),
+        suites: Suites::Preferred,
         words: &[],
         always: false,
     },
     Scenario {
         program: ATTESTED,
         records: None,
+        suites: Suites::Preferred,
         words: &["tampered::"],
         always: false,
     },
@@ -108,23 +143,26 @@ const OVER_THE_WIRE: [&str; 2] = [
     "sixty_four_mib_each_way_at_once_are_exact",
 ];
 
-/// How much of a light count there is time for under emulation: seven times each of four or five
-/// pairs of engines a shape.
-const TIMES_PERCENT: &str = "10";
+/// How much of a light count there is time for under emulation: fourteen times each of four or five
+/// pairs of engines a shape...
+const TIMES_PERCENT: &str = "20";
+/// ...and seven times in the second suite, which makes a hundred.
+const TIMES_PERCENT_SECOND: &str = "10";
 
 /// How many times as long as usual something may take there.
 const PATIENCE: &str = "4";
 
 /// The runs for a kernel: all `tests` and, where kedge can be loaded, the scenarios that are always
-/// played. With `only`, those tests and scenarios that have one of its words in their name; of
-/// `RUN:TEST`, no other test than that.
+/// played, in full all of them. With `only`, those tests and scenarios that have one of its words in
+/// their name; of `RUN:TEST`, no other test than that.
 #[must_use]
-pub fn runs(kernel: &Kernel, tests: &[&str], only: &[String]) -> Vec<Run> {
+pub fn runs(kernel: &Kernel, tests: &[&str], only: &[String], extent: Extent) -> Vec<Run> {
+    let asked_for = !only.is_empty() || extent == Extent::Full;
     let scenarios = SCENARIOS
         .iter()
-        .filter(|scenario| kernel.capture && (scenario.always || !only.is_empty()));
+        .filter(|scenario| kernel.capture && (scenario.always || asked_for));
     let all = tests.iter().map(|name| test(name));
-    let all = all.chain(scenarios.map(Scenario::run));
+    let all = all.chain(scenarios.flat_map(|scenario| scenario.runs(kernel, extent)));
     match only {
         [] => all.collect(),
         _ => all.filter_map(|run| asked(run, only)).collect(),
@@ -148,10 +186,11 @@ pub fn counting() -> Vec<Run> {
     let scenario = Scenario {
         program: INSTRUCTIONS,
         records: None,
+        suites: Suites::Preferred,
         words: &[],
         always: false,
     };
-    vec![scenario.run()]
+    vec![scenario.run(None, Extent::Light)]
 }
 
 fn test(name: &str) -> Run {
@@ -168,24 +207,38 @@ fn test(name: &str) -> Run {
 }
 
 impl Scenario {
-    fn run(&self) -> Run {
-        let mode = self.records.map(|mode| ("KEDGE_RECORDS", mode));
+    fn runs(&self, kernel: &Kernel, extent: Extent) -> Vec<Run> {
+        let suites = match (&self.suites, extent) {
+            (Suites::Preferred, _) => vec![None],
+            (Suites::Several, Extent::Light) => vec![None, Some(&*kernel.second_suite)],
+            (Suites::Several, Extent::Full) => {
+                vec![None, Some("chacha20-poly1305"), Some("aes-128-gcm")]
+            }
+        };
+        let run = |suite| self.run(suite, extent);
+        suites.into_iter().map(run).collect()
+    }
+
+    /// With this suite and no other, or as daemons prefer.
+    fn run(&self, suite: Option<&str>, extent: Extent) -> Run {
+        let chosen = [("KEDGE_RECORDS", self.records), ("KEDGE_SUITE", suite)];
+        let chosen = chosen
+            .iter()
+            .filter_map(|(name, value)| Some((*name, (*value)?)));
         let fixed = [
             ("CARGO_TARGET_DIR", TARGET),
             ("KEDGE_LAB", "vm"),
             ("KEDGE_LAB_SERVERS", "load"),
             ("KEDGE_PATIENCE", PATIENCE),
             ("KEDGE_SILENT_CANARIES", "/silent-canaries"),
-            ("KEDGE_TIMES_PERCENT", TIMES_PERCENT),
+            extent.variable(suite),
         ];
-        let name = self.program;
+        let name = [Some(self.program), self.records, suite];
         Run {
-            name: self
-                .records
-                .map_or(name.to_owned(), |mode| format!("{name}/{mode}")),
-            program: place(&format!("xtask/{name}")),
+            name: name.into_iter().flatten().collect::<Vec<_>>().join("/"),
+            program: place(&format!("xtask/{}", self.program)),
             words: self.words.iter().map(|word| (*word).to_owned()).collect(),
-            variables: variables(&fixed.into_iter().chain(mode).collect::<Vec<_>>()),
+            variables: variables(&fixed.into_iter().chain(chosen).collect::<Vec<_>>()),
         }
     }
 }
@@ -239,7 +292,7 @@ mod tests {
             .expect("the table")
             .remove(0);
         let only: Vec<_> = only.iter().map(|word| (*word).to_owned()).collect();
-        runs(&kernel, &["flow"], &only)
+        runs(&kernel, &["flow"], &only, Extent::Light)
             .into_iter()
             .map(|run| run.name)
             .collect()
@@ -249,26 +302,38 @@ mod tests {
     fn scenarios_are_played_where_kedge_can_be_loaded_and_all_of_them_on_request() {
         assert_eq!(of("5.10", &["shapes"]), <[&str; 0]>::default());
         assert_eq!(of("5.10", &[]), ["flow"]);
-        assert_eq!(of("6.1", &[""]).len(), 1 + SCENARIOS.len());
+        assert_eq!(of("6.1", &[""]).len(), 1 + SCENARIOS.len() + 1);
         let always = [
             "flow",
             "records",
             "first_light/kernel",
             "guard/kernel",
             "shapes/kernel",
+            "shapes/kernel/chacha20-poly1305",
         ];
         assert_eq!(of("6.1", &[]), always);
     }
 
     #[test]
     fn only_what_was_asked_for_is_run() {
-        let shapes = ["shapes/kernel", "shapes/userspace"];
+        let shapes = [
+            "shapes/kernel",
+            "shapes/kernel/aes-128-gcm",
+            "shapes/userspace",
+        ];
         assert_eq!(of("7.3", &["shapes"]), shapes);
         let kernel = kernels::choose(&["7.3".to_owned()]).expect("the table");
         let only = ["shapes/kernel:sixty_four".to_owned()];
-        let runs = runs(&kernel[0], &["flow"], &only);
-        assert_eq!(runs.len(), 1);
-        assert_eq!(runs[0].words, ["sixty_four"]);
+        let runs = runs(&kernel[0], &["flow"], &only, Extent::Full);
+        let suites: Vec<_> = runs
+            .iter()
+            .map(|run| run.variables.get("KEDGE_SUITE").map(String::as_str))
+            .collect();
+        assert_eq!(
+            suites,
+            [None, Some("chacha20-poly1305"), Some("aes-128-gcm")]
+        );
+        assert!(runs.iter().all(|run| run.words == ["sixty_four"]));
     }
 
     #[test]

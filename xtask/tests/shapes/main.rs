@@ -98,7 +98,8 @@ fn every_shape_is_exact_on_the_same_node() {
 fn sixty_four_mib_each_way_at_once_are_exact() {
     play(|lab| {
         serve(lab, &LOAD)?;
-        let count = times(3, 10);
+        // In full, 10 GiB.
+        let count = times(3, 80);
         let pair = &PAIRS[0];
         one(lab, &LOAD, pair, "64-mib-both-at-once", count)?;
         agrees(lab, &LOAD, pair.server, &[("64-mib-both-at-once", count)])
