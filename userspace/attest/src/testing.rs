@@ -155,6 +155,33 @@ impl Tpm for SoftTpm {
     }
 }
 
+/// A TPM that takes 200 ms for a signature, as those of hardware do.
+#[derive(Default)]
+pub struct Slowed<T>(pub T);
+
+impl<T: Tpm> Tpm for Slowed<T> {
+    fn ak_public(&mut self) -> Result<AkPublic, TpmError> {
+        self.0.ak_public()
+    }
+
+    fn ek_certificate(&mut self) -> Result<CertificateDer<'static>, TpmError> {
+        self.0.ek_certificate()
+    }
+
+    fn quote(&mut self, qualifying: &[u8; 32], pcrs: PcrSelection) -> Result<Quote, TpmError> {
+        #[expect(clippy::disallowed_methods, reason = "slowness is what it is for")]
+        std::thread::sleep(Duration::from_millis(200));
+        self.0.quote(qualifying, pcrs)
+    }
+
+    fn activate_credential(
+        &mut self,
+        credential: &Credential,
+    ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+        self.0.activate_credential(credential)
+    }
+}
+
 /// A node with a [`SoftTpm`] whose AK is certified by a root of its own.
 pub struct Attester {
     pub tpm: SoftTpm,

@@ -2,18 +2,16 @@
 
 use crate::machine::Machine;
 use crate::{Authority, NODE_KEY, attest, expected, node, now};
+use kedge_attest::testing::Slowed;
 use kedge_attest::{
-    AkPublic, Caller, Challenge, Credential, Expected, Ledger, Nonce, PcrPolicy, PcrSelection,
-    Quote, Rejection, Sha256, Tpm, TpmError, Verifier,
+    Caller, Challenge, Expected, Ledger, Nonce, PcrPolicy, PcrSelection, Rejection, Sha256, Tpm,
+    Verifier,
 };
 use kedge_tpm::{AK_HANDLE, Broker, Description, Device, DeviceConfig, EkKind};
-use rustls_pki_types::CertificateDer;
-use std::time::Duration;
 use tss_esapi::handles::{PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::dynamic_handles::Persistent;
 use tss_esapi::interface_types::resource_handles::Provision;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use zeroize::Zeroizing;
 
 #[test]
 fn an_ak_whose_place_was_cleared_is_made_again_as_the_same_key() {
@@ -90,31 +88,6 @@ fn an_extended_pcr_is_refused_by_its_number_until_it_is_learned() {
             .verify(&after, &expected(2), &mut ledger, now())
             .is_ok()
     );
-}
-
-/// A TPM that takes its time for a signature, as those of hardware do.
-struct Slowed(Device);
-
-impl Tpm for Slowed {
-    fn ak_public(&mut self) -> Result<AkPublic, TpmError> {
-        self.0.ak_public()
-    }
-
-    fn ek_certificate(&mut self) -> Result<CertificateDer<'static>, TpmError> {
-        self.0.ek_certificate()
-    }
-
-    fn quote(&mut self, qualifying: &[u8; 32], pcrs: PcrSelection) -> Result<Quote, TpmError> {
-        std::thread::sleep(Duration::from_millis(200));
-        self.0.quote(qualifying, pcrs)
-    }
-
-    fn activate_credential(
-        &mut self,
-        credential: &Credential,
-    ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
-        self.0.activate_credential(credential)
-    }
 }
 
 #[tokio::test]

@@ -10,20 +10,16 @@
 use super::*;
 use crate::attestation::Attestation;
 use crate::attestation::testing::attestation;
-use kedge_attest::testing::SoftTpm;
-use kedge_attest::{
-    AkPublic, Credential, Evidence, PcrSelection, Purpose, Quote, Tpm, TpmError, limits,
-};
+use kedge_attest::testing::{Slowed, SoftTpm};
+use kedge_attest::{Evidence, Purpose, TpmError, limits};
 use kedge_attest_api::AttestationClient;
 use kedge_attest_api::tonic::Code;
 use kedge_attest_api::tonic::transport::Channel;
-use rustls_pki_types::CertificateDer;
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use zeroize::Zeroizing;
 
 /// A socket that is served.
 struct Served {
@@ -66,32 +62,6 @@ impl Served {
     }
 }
 
-/// Takes 200 ms a quote, for tests only.
-#[derive(Default)]
-struct Slow(SoftTpm);
-
-impl Tpm for Slow {
-    fn ak_public(&mut self) -> Result<AkPublic, TpmError> {
-        self.0.ak_public()
-    }
-
-    fn ek_certificate(&mut self) -> Result<CertificateDer<'static>, TpmError> {
-        self.0.ek_certificate()
-    }
-
-    fn quote(&mut self, qualifying: &[u8; 32], pcrs: PcrSelection) -> Result<Quote, TpmError> {
-        std::thread::sleep(Duration::from_millis(200));
-        self.0.quote(qualifying, pcrs)
-    }
-
-    fn activate_credential(
-        &mut self,
-        credential: &Credential,
-    ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
-        self.0.activate_credential(credential)
-    }
-}
-
 fn caller(name: impl Into<String>) -> Caller {
     Caller::new(name).expect("short")
 }
@@ -105,7 +75,7 @@ fn ask(number: u64) -> AttestRequest {
 async fn a_thousand_callers_and_two_hundred_of_the_daemons_own_share_a_few_quotes() {
     const CALLERS: u64 = 1_000;
     const OWN: u64 = 200;
-    let served = Served::new(attestation(Slow::default()), |number| {
+    let served = Served::new(attestation(Slowed::<SoftTpm>::default()), |number| {
         Ok(caller(format!("pod {number}")))
     });
     let mut callers = JoinSet::new();
