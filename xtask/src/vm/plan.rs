@@ -143,11 +143,11 @@ const OVER_THE_WIRE: [&str; 2] = [
     "sixty_four_mib_each_way_at_once_are_exact",
 ];
 
-/// How much of a light count there is time for under emulation: fourteen times each of four or five
+/// How much of a light count there is time for under emulation: seven times each of four or five
 /// pairs of engines a shape...
-const TIMES_PERCENT: &str = "20";
-/// ...and seven times in the second suite, which makes a hundred.
-const TIMES_PERCENT_SECOND: &str = "10";
+const TIMES_PERCENT: &str = "10";
+/// ...and four times in the second suite.
+const TIMES_PERCENT_SECOND: &str = "5";
 
 /// How many times as long as usual something may take there.
 const PATIENCE: &str = "4";
