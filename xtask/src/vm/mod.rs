@@ -115,10 +115,6 @@ fn image(
             image.add_program(&plan::in_target(&program.place), &program.path)?;
         }
     }
-    for transport in tpm::transports()? {
-        let place = transport.display().to_string();
-        image.add_program(place.trim_start_matches('/'), &transport)?;
-    }
     if runs.iter().any(|run| run.name == plan::ATTESTED) {
         image.add_tpm_programs()?;
     }
@@ -141,7 +137,7 @@ fn test_one(
     let tpm = kernel.tpm.map(MachineTpm::power_on).transpose()?;
     if let Some(tpm) = &tpm {
         tpm.attach(&mut machine);
-        tpm.vouch(&mut image);
+        tpm.equip(&mut image)?;
     }
     image.write(&archive)?;
     let end = machine::run(machine, &folder, limit)?;

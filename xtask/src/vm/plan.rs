@@ -143,8 +143,8 @@ const OVER_THE_WIRE: [&str; 2] = [
     "sixty_four_mib_each_way_at_once_are_exact",
 ];
 
-/// How much of a light count there is time for under emulation: seven times each of four or five
-/// pairs of engines a shape...
+/// How much of a light count there is time for under emulation: seven times each of the pairs of
+/// engines that play a shape, which are five for most shapes and one for small buffers...
 const TIMES_PERCENT: &str = "10";
 /// ...and four times in the second suite.
 const TIMES_PERCENT_SECOND: &str = "5";

@@ -72,12 +72,24 @@ impl MachineTpm {
         qemu.args(["-device", &format!("{device},tpmdev=tpm0")]);
     }
 
-    /// Gives the machine what it cannot find in the TPM: the certificates of its maker.
-    pub fn vouch(&self, image: &mut Image) {
+    /// Gives the machine what its tests need beside the TPM: the certificates of its maker, and what
+    /// libtss2 opens by itself to speak to a device or to a swtpm.
+    ///
+    /// # Errors
+    /// When libtss2's parts are not installed here.
+    pub fn equip(&self, image: &mut Image) -> Result<()> {
         for name in [ISSUER, ROOT] {
             let place = format!("{}/{name}", MAKER_IN_GUEST.trim_start_matches('/'));
             image.add_file(&place, &self.folder.path().join(MAKER).join(name));
         }
+        for name in ["tss2-tcti-device", "tss2-tcti-swtpm"] {
+            let folder = output(command(["pkg-config", "--variable=libdir"]).arg(name))?;
+            let library = format!("{}/lib{name}.so.0", folder.trim());
+            let path = Path::new(&library);
+            ensure!(path.exists(), "no {library} on this machine");
+            image.add_program(library.trim_start_matches('/'), path)?;
+        }
+        Ok(())
     }
 }
 
@@ -93,21 +105,4 @@ const ROOT: &str = "swtpm-localca-rootca-cert.pem";
 
 fn socket(folder: &Path) -> PathBuf {
     folder.join("control.sock")
-}
-
-/// What libtss2 opens by itself to speak to a device or to a swtpm.
-///
-/// # Errors
-/// When they are not installed here.
-pub fn transports() -> Result<Vec<PathBuf>> {
-    let transport = |name: &str| {
-        let folder = output(command(["pkg-config", "--variable=libdir"]).arg(name))?;
-        let path = Path::new(folder.trim()).join(format!("lib{name}.so.0"));
-        ensure!(path.exists(), "no {} on this machine", path.display());
-        Ok(path)
-    };
-    ["tss2-tcti-device", "tss2-tcti-swtpm"]
-        .into_iter()
-        .map(transport)
-        .collect()
 }
