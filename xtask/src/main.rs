@@ -15,7 +15,7 @@ const VERBS: &str = "\
 verb                     root  takes            what
 setup [--yes]            yes   5 min, then 0 s  install what is missing; prints its plan first
 build                    no    4 min, then 1 s  the BPF object, kedged, kedge and kedge-load
-demo [--keep]            yes   20 s             unmodified applications across two nodes, proven
+demo [--keep]            yes   80 s             unmodified applications across two nodes, proven
 test [FILTER] [--strict] yes   25 min           everything that can be tested; --fuzz, --kernels: more
 test --full              yes   35 min           the same with the heavy counts
 bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
