@@ -1,5 +1,5 @@
-//! Connections that wait for their peer to die: each says that it is open, then when and how it
-//! learned of the end.
+//! Connections that wait for their peer to die: each says that it is open and from which address,
+//! then when and how it learned of the end.
 
 use crate::print;
 use crate::protocol::{self, NONCE_LEN};
@@ -52,7 +52,7 @@ pub fn wait(request: &Request) -> Result<()> {
     stream
         .read_exact(&mut opened)
         .context("read the byte that says it is open")?;
-    print(&serde_json::json!({ "open": true }))?;
+    print(&serde_json::json!({ "open": stream.local_addr()? }))?;
     let ended = match request.traffic {
         Traffic::Up | Traffic::Held => send(&mut stream),
         Traffic::Idle | Traffic::Down => receive(&mut stream),

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 pub struct Waiting {
     child: Child,
     says: BufReader<ChildStdout>,
+    local: String,
 }
 
 impl Waiting {
@@ -42,14 +43,26 @@ impl Waiting {
         Ok(Self {
             child,
             says: BufReader::new(says),
+            local: String::new(),
         })
     }
 
     pub fn opened(mut self) -> Result<Self> {
         let mut line = String::new();
         self.says.read_line(&mut line)?;
-        ensure!(line.contains("open"), "the connection did not open: {line}");
+        let said: Value = serde_json::from_str(&line)
+            .with_context(|| format!("the connection did not open: {line:?}"))?;
+        let local = said["open"].as_str();
+        self.local = local
+            .with_context(|| format!("not open: {line}"))?
+            .to_owned();
         Ok(self)
+    }
+
+    /// Its address and port, once it is open.
+    #[must_use]
+    pub fn local(&self) -> &str {
+        &self.local
     }
 
     pub fn is_open(&mut self) -> Result<bool> {

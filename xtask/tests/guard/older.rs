@@ -30,14 +30,19 @@ fn connections_older_than_require_are_listed_and_told_and_captured_ones_are_not(
         );
         ensure!(text("remedy").contains("kedge socket list"), "{event}");
 
-        is_listed(lab, Node::A, &BARE, |socket| socket["remote"] == to)?;
+        let is_older = |socket: &Value| socket["remote"] == to && socket["local"] == older.local();
+        is_listed(lab, Node::A, &BARE, is_older)?;
         wait_for(
             "what bare opens to be captured",
             Duration::from_secs(10),
             || Ok(reaches(lab, &BARE, &to)?.then_some(())),
         )?;
         let captured = Waiting::open(lab, &BARE, &to)?;
-        is_listed(lab, Node::A, &BARE, |socket| socket["remote"] == to)?;
+        is_listed(lab, Node::A, &BARE, is_older)?;
+        ensure!(
+            sockets(lab, Node::A)?.len() == 1,
+            "a captured one is listed"
+        );
         drop(older);
         let none = || Ok(sockets(lab, Node::A)?.is_empty().then_some(()));
         wait_for("the older one to be gone", Duration::from_secs(5), none)?;
@@ -58,7 +63,9 @@ fn accepted_connections_older_than_require_are_listed_and_told() {
             event["kind"] == "older-plaintext"
         })?;
         ensure!(event["source"] == BARELOAD.spiffe_id(), "{event}");
-        is_listed(lab, Node::B, &BARELOAD, |socket| socket["local"] == to)?;
+        // What another test left there may still be open: the guard let no end of it through.
+        let is_older = |socket: &Value| socket["local"] == to && socket["remote"] == older.local();
+        is_listed(lab, Node::B, &BARELOAD, is_older)?;
         drop(older);
         Ok(())
     });
@@ -83,14 +90,15 @@ fn require(lab: &Lab, pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// One socket, which is this one.
+/// One socket, of a pod's load generator.
 fn is_listed(lab: &Lab, node: Node, of: &Pod, is_it: impl Fn(&Value) -> bool) -> Result<()> {
     let list = sockets(lab, node)?;
-    let [socket] = &list[..] else {
+    let those: Vec<_> = list.iter().filter(|socket| is_it(socket)).collect();
+    let [socket] = those[..] else {
         anyhow::bail!("not one socket: {list:?}");
     };
     let is_of = socket["uid"] == of.uid() && socket["command"] == "kedge-load";
-    ensure!(is_of && is_it(socket), "{socket}");
+    ensure!(is_of, "{socket}");
     Ok(())
 }
 
