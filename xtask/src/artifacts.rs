@@ -58,7 +58,7 @@ pub fn build() -> Result<Tools> {
 /// # Errors
 /// When it does not compile.
 pub fn build_faulty_kedged() -> Result<PathBuf> {
-    build_control_kedged("faults", "kedged-faults")
+    build_control_kedged(["faults"], "kedged-faults")
 }
 
 /// A kedged of the next ABI, whose tables have another layout; it goes wrong as the other one.
@@ -75,20 +75,23 @@ pub struct Next {
 pub fn build_next() -> Result<Next> {
     Ok(Next {
         object: bpf::build_next(&repository())?,
-        kedged: build_control_kedged("faults,abi-next", "kedged-next")?,
+        kedged: build_control_kedged(["faults", "abi-next"], "kedged-next")?,
     })
 }
 
 /// Cargo gives every build of a program the same name: each is kept under one of its own.
-fn build_control_kedged(features: &str, name: &str) -> Result<PathBuf> {
+fn build_control_kedged<const N: usize>(features: [&str; N], name: &str) -> Result<PathBuf> {
     let folder = target_folder().join("debug");
     if find_program("cargo").is_none() {
         // A test machine: it was given what it needs.
         return Ok(folder.join(name));
     }
-    let words = ["cargo", "build", "--locked", "--package", "kedge-daemon"];
-    let mut cargo = command(words);
-    cargo.args(["--features", features]);
+    // As cargo builds the program for one of its tests: all that it shares with the tests of the
+    // workspace is compiled already.
+    let words = "cargo test --workspace --no-run --locked --test reader --features";
+    let features = features.map(|feature| format!("kedge-daemon/{feature}"));
+    let mut cargo = command(words.split(' '));
+    cargo.arg(features.join(","));
     pass_through(cargo.current_dir(repository()))?;
     bpf::replace(&folder.join("kedged"), &folder.join(name))?;
     Ok(folder.join(name))

@@ -102,7 +102,9 @@ fn patience() -> u32 {
         .unwrap_or(1)
 }
 
-fn shown(command: &Command) -> String {
+/// Its words.
+#[must_use]
+pub fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
     // What leads into a network namespace says nothing that its name does not.

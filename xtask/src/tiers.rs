@@ -7,9 +7,10 @@ mod tally;
 
 use crate::artifacts;
 use crate::lab::needs_root;
+use crate::tests::{self, TestProgram};
 use crate::{fuzz, setup, vm};
 use anyhow::{Result, ensure};
-use run::{cargo_check, cargo_test};
+use run::{cargo_check, run_tests};
 use std::time::{Duration, Instant};
 use tally::Tally;
 
@@ -54,7 +55,7 @@ const SCENARIOS: [&str; 16] = [
 struct Tier {
     name: &'static str,
     needs_root: bool,
-    run: fn(&Options) -> Result<Tally>,
+    run: fn(&Options, &[TestProgram]) -> Result<Tally>,
 }
 
 const TIERS: [Tier; 7] = [
@@ -98,17 +99,18 @@ const TIERS: [Tier; 7] = [
 /// Runs all tiers, whatever happens in one of them.
 ///
 /// # Errors
-/// When anything failed, or, if strict, was skipped.
+/// When something does not compile, anything failed, or, if strict, was skipped.
 pub fn test(options: &Options) -> Result<()> {
     if needs_root().is_ok() {
         setup::prepare()?;
         artifacts::build()?;
     }
+    let programs = tests::build()?;
     let mut rows = Vec::new();
     for tier in &TIERS {
         println!("▸ {}", tier.name);
         let started = Instant::now();
-        let tally = tier.outcome(options);
+        let tally = tier.outcome(options, &programs);
         println!("  {tally} ({:.0} s)", started.elapsed().as_secs_f64());
         rows.push((tier.name, tally, started.elapsed()));
     }
@@ -135,16 +137,16 @@ pub fn test(options: &Options) -> Result<()> {
 }
 
 impl Tier {
-    fn outcome(&self, options: &Options) -> Tally {
+    fn outcome(&self, options: &Options, programs: &[TestProgram]) -> Tally {
         if self.needs_root && needs_root().is_err() {
             return Tally::skip(format!("{}: needs root", self.name));
         }
-        (self.run)(options)
+        (self.run)(options, programs)
             .unwrap_or_else(|error| Tally::broken(format!("{}: {error:#}", self.name)))
     }
 }
 
-fn style(options: &Options) -> Result<Tally> {
+fn style(options: &Options, _: &[TestProgram]) -> Result<Tally> {
     if options.filter.is_some() {
         return Ok(Tally::not_asked());
     }
@@ -161,32 +163,35 @@ fn style(options: &Options) -> Result<Tally> {
     Ok(Tally::default())
 }
 
-fn tidy(options: &Options) -> Result<Tally> {
-    cargo_test(&["--package", "xtask", "--lib", "--test", "tidy"], options)
+fn tidy(options: &Options, programs: &[TestProgram]) -> Result<Tally> {
+    let is_tidy =
+        |program: &&TestProgram| ["xtask/xtask", "xtask/tidy"].contains(&&*program.name());
+    run_tests(programs.iter().filter(is_tidy), options)
 }
 
-fn crates(options: &Options) -> Result<Tally> {
-    let all_but = [
-        "--workspace",
-        "--exclude",
-        "xtask",
-        "--exclude",
-        "kedge-capture",
-    ];
-    cargo_test(&all_but, options)
+fn crates(options: &Options, programs: &[TestProgram]) -> Result<Tally> {
+    let is_crate =
+        |program: &&TestProgram| !["xtask", "kedge-capture"].contains(&&*program.package);
+    let tally = run_tests(programs.iter().filter(is_crate), options)?;
+    if options.filter.is_none() {
+        cargo_check(&["test", "--doc", "--workspace", "--locked", "--quiet"])?;
+    }
+    Ok(tally)
 }
 
-fn capture(options: &Options) -> Result<Tally> {
-    cargo_test(&["--package", "kedge-capture"], options)
+fn capture(options: &Options, programs: &[TestProgram]) -> Result<Tally> {
+    let is_capture = |program: &&TestProgram| program.package == "kedge-capture";
+    run_tests(programs.iter().filter(is_capture), options)
 }
 
-fn scenarios(options: &Options) -> Result<Tally> {
-    let mut words = vec!["--package", "xtask"];
-    words.extend(SCENARIOS.iter().flat_map(|name| ["--test", name]));
-    cargo_test(&words, options)
+fn scenarios(options: &Options, programs: &[TestProgram]) -> Result<Tally> {
+    let is_scenario = |program: &&TestProgram| {
+        program.package == "xtask" && SCENARIOS.contains(&&*program.target)
+    };
+    run_tests(programs.iter().filter(is_scenario), options)
 }
 
-fn kernels(options: &Options) -> Result<Tally> {
+fn kernels(options: &Options, _: &[TestProgram]) -> Result<Tally> {
     if !options.kernels || options.filter.is_some() {
         return Ok(Tally::not_asked());
     }
@@ -194,7 +199,7 @@ fn kernels(options: &Options) -> Result<Tally> {
     Ok(Tally::passed(seen.passed()))
 }
 
-fn fuzz_targets(options: &Options) -> Result<Tally> {
+fn fuzz_targets(options: &Options, _: &[TestProgram]) -> Result<Tally> {
     if !options.fuzz || options.filter.is_some() {
         return Ok(Tally::not_asked());
     }

@@ -1,12 +1,14 @@
-//! Running cargo and reading along.
+//! Running cargo and test programs, and reading along.
 
 use super::Options;
 use super::tally::{SKIP, Tally};
 use crate::artifacts::repository;
 use crate::shell;
+use crate::tests::TestProgram;
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// # Errors
 /// When it does not succeed.
@@ -15,47 +17,58 @@ pub fn cargo_check(arguments: &[&str]) -> Result<()> {
     shell::pass_through(cargo.args(arguments).current_dir(repository()))
 }
 
+/// One after the other, as cargo would do it.
+///
 /// # Errors
-/// When cargo cannot be started.
-pub fn cargo_test(arguments: &[&str], options: &Options) -> Result<Tally> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(["test", "--locked", "--no-fail-fast"])
-        .args(arguments);
-    if let Some(text) = &options.filter {
-        cargo.arg(text);
+/// When one of them cannot be started.
+pub fn run_tests<'a>(
+    programs: impl Iterator<Item = &'a TestProgram>,
+    options: &Options,
+) -> Result<Tally> {
+    let mut total = Tally::default();
+    for program in programs {
+        let started = Instant::now();
+        let tally = run_test(program, options)?;
+        if tally != Tally::default() {
+            let took = started.elapsed().as_secs_f64();
+            println!("  {:32} {tally} ({took:.0} s)", program.name());
+        }
+        total.add(tally);
     }
-    cargo
-        .args(["--", "--show-output"])
-        .current_dir(repository());
+    Ok(total)
+}
+
+fn run_test(program: &TestProgram, options: &Options) -> Result<Tally> {
+    let mut test = Command::new(&program.path);
+    test.current_dir(&program.folder).arg("--show-output");
+    test.args(&options.filter);
     if options.strict {
-        cargo.env("KEDGE_STRICT", "1");
+        test.env("KEDGE_STRICT", "1");
     }
     if options.full {
-        cargo.env("KEDGE_FULL", "1");
+        test.env("KEDGE_FULL", "1");
     }
-    let mut child = cargo
+    let name = program.name();
+    let mut child = test
         .stdout(Stdio::piped())
         .spawn()
-        .context("start cargo test")?;
-    let stdout = child.stdout.take().context("the pipe from cargo test")?;
+        .with_context(|| format!("start {name}"))?;
+    let stdout = child.stdout.take().context("the pipe from a test")?;
     let mut tally = Tally::default();
-    let mut failures = Vec::new();
+    let mut lines = Vec::new();
     for line in BufReader::new(stdout).lines() {
-        let line = line.context("read what cargo test says")?;
+        let line = line.with_context(|| format!("read what {name} says"))?;
         tally.line(&line);
         if is_news(&line) {
-            println!("  {line}");
+            println!("  {name}: {line}");
         }
-        failures.push(line);
+        lines.push(line);
     }
-    let status = child.wait().context("wait for cargo test")?;
+    let status = child.wait().with_context(|| format!("wait for {name}"))?;
     if !status.success() {
-        show_failures(&failures);
+        show_failures(&lines);
         if tally.failed == 0 {
-            tally
-                .broken
-                .push(format!("cargo test {}", arguments.join(" ")));
+            tally.broken.push(format!("{name}: {status}"));
         }
     }
     Ok(tally)

@@ -30,11 +30,13 @@ use seen::Seen;
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tpm::MachineTpm;
 
 /// For one kernel's tests under TCG on a busy machine; they take a fraction of it.
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// The same in full.
 const LIMIT_IN_FULL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -45,6 +47,9 @@ struct Verdict {
     test: String,
     passed: bool,
 }
+
+/// So many at once: a machine waits half of its time, for its clock or for its other processor.
+const MACHINES: usize = 2;
 
 /// Runs the kernel tests on the named kernels, or on all of them; with `only`, the runs of the
 /// plan that have one of its words in their name. Answers what was seen.
@@ -59,30 +64,71 @@ pub fn test(names: &[String], only: &[String], extent: Extent, tools: &Tools) ->
         Extent::Light => LIMIT,
         Extent::Full => LIMIT_IN_FULL,
     };
-    let (mut failed, mut seen) = (Vec::new(), Seen::default());
-    for kernel in &kernels {
+    let one = |kernel: &Kernel| {
         let started = Instant::now();
         println!("▸ Linux {}", kernel.name);
         let runs = plan::runs(kernel, &tests_for(kernel, &programs), only, extent);
-        let result = test_one(kernel, &qemu, &init, &programs, &runs, limit);
+        let outcome = test_one(kernel, &qemu, &init, &programs, &runs, limit);
+        let told = match &outcome {
+            Ok(outcome) => outcome.told(),
+            Err(error) => format!("{error:#}"),
+        };
         let took = started.elapsed().as_secs();
-        match result {
-            Ok(((passed, 0), release)) => {
-                println!("  {passed} passed ({took} s)");
-                seen.add(kernel, release, passed);
+        println!("  Linux {} ({took} s): {told}", kernel.name);
+        outcome
+    };
+    let (mut failed, mut seen) = (Vec::new(), Seen::default());
+    for (kernel, outcome) in kernels.iter().zip(in_turn(&kernels, one)) {
+        match outcome {
+            Ok(outcome) if outcome.failed.is_empty() => {
+                seen.add(kernel, outcome.release, outcome.passed);
             }
-            Ok(((passed, count), _)) => {
-                println!("  {passed} passed, {count} failed ({took} s)");
-                failed.push(kernel.name.clone());
-            }
-            Err(error) => {
-                println!("  {error:#}");
-                failed.push(kernel.name.clone());
-            }
+            _ => failed.push(kernel.name.clone()),
         }
     }
     ensure!(failed.is_empty(), "failed on Linux {}", failed.join(", "));
     Ok(seen)
+}
+
+/// Does `one` with all of them, [`MACHINES`] at a time, and answers in their order.
+fn in_turn<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let turns = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        let mine = turns.map_while(|turn| Some((turn, one(all.get(turn)?))));
+        mine.collect::<Vec<_>>()
+    };
+    let mut done: Vec<_> = std::thread::scope(|scope| {
+        let workers = [(); MACHINES].map(|()| scope.spawn(worker));
+        let done = workers.map(|worker| worker.join().expect("a worker does not panic"));
+        done.into_iter().flatten().collect()
+    });
+    done.sort_by_key(|(turn, _)| *turn);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// What a machine's tests came to.
+struct Outcome {
+    /// The kernel's, as uname(1) says it.
+    release: String,
+    passed: usize,
+    failed: Vec<String>,
+    console: PathBuf,
+}
+
+impl Outcome {
+    /// A line for each test that failed, and where to look.
+    fn told(&self) -> String {
+        let failed = self.failed.len();
+        let mut text = format!("{} passed, {failed} failed", self.passed);
+        for test in &self.failed {
+            text += &format!("\n  FAILED {test}");
+        }
+        if failed > 0 {
+            text += &format!("\n  its console: {}", self.console.display());
+        }
+        text
+    }
 }
 
 /// Where kedge's programs cannot be loaded, what is missing must be said: the test of that.
@@ -103,7 +149,11 @@ fn image(
     runs: &[Run],
 ) -> Result<(Unpacked, Image)> {
     ensure!(!runs.is_empty(), "nothing of the plan has such a name");
+    // The archive's indexes are shared by all kernels.
+    static ARCHIVE: Mutex<()> = Mutex::new(());
+    let alone = ARCHIVE.lock().unwrap_or_else(PoisonError::into_inner);
     let unpacked = image::unpack(kernel)?;
+    drop(alone);
     let mut image = Image::base(&unpacked, init)?;
     image.add_text("silent-canaries", kernel.silent_canaries.join("\n"));
     image.add_text("plan.json", serde_json::to_string(runs)?);
@@ -121,7 +171,6 @@ fn image(
     Ok((unpacked, image))
 }
 
-/// How many tests passed and failed, and the kernel's release.
 fn test_one(
     kernel: &Kernel,
     qemu: &Qemu,
@@ -129,7 +178,7 @@ fn test_one(
     programs: &[Program],
     runs: &[Run],
     limit: Duration,
-) -> Result<((usize, usize), String)> {
+) -> Result<Outcome> {
     let (unpacked, mut image) = image(kernel, init, programs, runs)?;
     let folder = machine::folder(&kernel.name)?;
     let archive = folder.join("image.cpio");
@@ -141,21 +190,21 @@ fn test_one(
     }
     image.write(&archive)?;
     let end = machine::run(machine, &folder, limit)?;
-    let verdicts = verdicts(&folder)?;
-    let failed: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
-    for verdict in &failed {
-        println!("  FAILED {}: {}", verdict.run, verdict.test);
-    }
+    let (passed, failed): (Vec<_>, _) = verdicts(&folder)?
+        .into_iter()
+        .partition(|verdict| verdict.passed);
     ensure!(
         (end == End::AllPassed) == failed.is_empty(),
         "the machine's end and its verdicts disagree: see {}",
         folder.display()
     );
-    if !failed.is_empty() {
-        println!("  its console: {}", folder.join("console.log").display());
-    }
-    let counts = (verdicts.len() - failed.len(), failed.len());
-    Ok((counts, unpacked.release))
+    let name = |verdict: Verdict| format!("{}: {}", verdict.run, verdict.test);
+    Ok(Outcome {
+        release: unpacked.release,
+        passed: passed.len(),
+        failed: failed.into_iter().map(name).collect(),
+        console: folder.join("console.log"),
+    })
 }
 
 /// The last line counts; without it the report is cut short.
@@ -255,4 +304,20 @@ fn build_init() -> Result<PathBuf> {
     ];
     pass_through(command(words).current_dir(repository()))?;
     Ok(crate::artifacts::target_folder().join("release/kedge-vm-init"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn machines_run_two_at_a_time_and_answer_in_order() {
+        let both = Barrier::new(MACHINES);
+        let one = |number: &usize| {
+            both.wait();
+            number * 10
+        };
+        assert_eq!(in_turn(&[1, 2, 3, 4], one), [10, 20, 30, 40]);
+    }
 }

@@ -2,14 +2,15 @@
 //! files in memory.
 
 use super::plan::{self, SCENARIO_PROGRAMS};
-use crate::artifacts::{self, Tools, repository, target_folder};
+use crate::artifacts::{self, Tools, target_folder};
 use crate::shell::{command, output};
-use anyhow::{Context, Result};
+use crate::tests::{self, TestProgram};
+use anyhow::Result;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub struct Program {
-    /// Its package and its own: two packages have a test called `guard`.
+    /// Of a test: its package and its own.
     pub name: String,
     /// On this machine.
     pub path: PathBuf,
@@ -37,18 +38,17 @@ pub enum Role {
 /// # Errors
 /// When something does not compile.
 pub fn build(tools: &Tools) -> Result<Vec<Program>> {
-    let scenarios = SCENARIO_PROGRAMS
-        .map(|name| format!("--test {name}"))
-        .join(" ");
     let mut programs = Vec::new();
-    for (what, role) in [
-        ("kedge-capture", Role::LoadingTest),
-        ("kedge-sys", Role::Test),
-        ("kedge-daemon --test flow", Role::Test),
-        ("kedge-tpm --test swtpm", Role::TpmTest),
-        (&format!("xtask {scenarios}"), Role::Scenario),
-    ] {
-        programs.extend(tests(what, role)?);
+    for test in tests::build()? {
+        if let Some(role) = role(&test) {
+            let name = test.name();
+            programs.push(Program {
+                path: stripped(&test.path, &name)?,
+                place: plan::below_target(&name),
+                name,
+                role,
+            });
+        }
     }
     let faulty = artifacts::build_faulty_kedged()?;
     for (path, place) in [
@@ -74,33 +74,18 @@ pub fn build(tools: &Tools) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// Of a package, and maybe of only some of its targets.
-fn tests(what: &str, role: Role) -> Result<Vec<Program>> {
-    let words = format!("cargo test --no-run --locked --message-format=json --package {what}");
-    let (package, _) = what.split_once(' ').unwrap_or((what, ""));
-    let told = output(command(words.split(' ')).current_dir(repository()))?;
-    let mut programs = Vec::new();
-    for line in told.lines() {
-        let message: serde_json::Value = serde_json::from_str(line).context("what cargo says")?;
-        let (Some(path), true) = (
-            message["executable"].as_str(),
-            message["profile"]["test"] == true,
-        ) else {
-            continue;
-        };
-        let target = message["target"]["name"].as_str();
-        let name = format!("{package}/{}", target.context("a nameless test")?);
-        programs.push(Program {
-            path: stripped(&PathBuf::from(path), &name)?,
-            place: plan::below_target(&name),
-            name,
-            role,
-        });
+/// Of a test that talks to the kernel.
+fn role(test: &TestProgram) -> Option<Role> {
+    match (&*test.package, &*test.target) {
+        ("kedge-capture", _) => Some(Role::LoadingTest),
+        ("kedge-sys", _) | ("kedge-daemon", "flow") => Some(Role::Test),
+        ("kedge-tpm", "swtpm") => Some(Role::TpmTest),
+        ("xtask", name) if SCENARIO_PROGRAMS.contains(&name) => Some(Role::Scenario),
+        _ => None,
     }
-    Ok(programs)
 }
 
-fn stripped(program: &PathBuf, name: &str) -> Result<PathBuf> {
+fn stripped(program: &Path, name: &str) -> Result<PathBuf> {
     let folder = target_folder().join("vm/programs");
     fs::create_dir_all(&folder)?;
     let path = folder.join(name.replace('/', "-"));
