@@ -16,7 +16,7 @@ pub mod shell;
 pub mod stage;
 pub mod steady;
 pub mod strangers;
-pub mod tests;
+pub mod test_programs;
 pub mod tiers;
 pub mod vm;
 pub mod waiting;

@@ -21,12 +21,12 @@ test --full              yes   35 min           the same with the heavy counts
 bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
-vm test [KERNEL…]        yes   9 min a kernel   the tests that touch the kernel, on other kernels
+vm test [KERNEL…]        yes   25 min             the tests that touch the kernel, on other kernels
 vm test --full           yes   hours            the same with the heavy counts, in all suites
 vm bench [KERNEL]        yes   2 min            instructions a byte and a round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
-ci                       yes   70 min           test --strict --fuzz --kernels: what .ci/run runs
+ci                       yes   60 min           test --strict --fuzz --kernels: what .ci/run runs
 
 The first build takes as long as its dependencies do. Without root, `test` runs what needs none
 and counts the rest as skipped. `cargo xtask VERB --help` tells more.";

@@ -2,7 +2,8 @@
 //!
 //! `KEDGE_LAB` names the lab (default `test`), so that two checkouts can test at once.
 //! `KEDGE_FULL=1`, set by `cargo xtask test --full`, asks for the heavy counts;
-//! `KEDGE_TIMES_PERCENT`, set in virtual machines, for less than the light ones.
+//! `KEDGE_TIMES_PERCENT`, set in virtual machines, for less than the light ones. Each scenario says
+//! how long it played.
 
 use crate::artifacts::Tools;
 use crate::lab::process::tail;
@@ -16,7 +17,7 @@ use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Plays one scenario, alone on the stage.
 pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
@@ -38,7 +39,9 @@ pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
         .unwrap_or_else(|error| panic!("no lab: {error}"));
     // A scenario that failed before this one says nothing about this one.
     let mut lab = stage.lock().unwrap_or_else(PoisonError::into_inner);
+    let started = Instant::now();
     let played = at_the_beginning(&mut lab).and_then(|()| scenario(&mut lab));
+    println!("played for {:.1} s", started.elapsed().as_secs_f64());
     played.unwrap_or_else(|error| panic!("{error:#}\n{}", last_words(&lab)));
 }
 

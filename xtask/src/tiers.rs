@@ -7,7 +7,7 @@ mod tally;
 
 use crate::artifacts;
 use crate::lab::needs_root;
-use crate::tests::{self, TestProgram};
+use crate::test_programs::{self, TestProgram};
 use crate::{fuzz, setup, vm};
 use anyhow::{Result, ensure};
 use run::{cargo_check, run_tests};
@@ -105,7 +105,7 @@ pub fn test(options: &Options) -> Result<()> {
         setup::prepare()?;
         artifacts::build()?;
     }
-    let programs = tests::build()?;
+    let programs = test_programs::build()?;
     let mut rows = Vec::new();
     for tier in &TIERS {
         println!("▸ {}", tier.name);

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub enum RecordsMode {
     /// The kernel, as far as its canaries sing, where it was measured to be cheaper.
+    #[default]
     Auto,
     /// The daemon.
-    #[default]
     Userspace,
     /// The kernel (kTLS), as far as its canaries sing.
     Kernel,

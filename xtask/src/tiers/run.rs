@@ -4,7 +4,7 @@ use super::Options;
 use super::tally::{SKIP, Tally};
 use crate::artifacts::repository;
 use crate::shell;
-use crate::tests::TestProgram;
+use crate::test_programs::TestProgram;
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

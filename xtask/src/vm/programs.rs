@@ -4,7 +4,7 @@
 use super::plan::{self, SCENARIO_PROGRAMS};
 use crate::artifacts::{self, Tools, target_folder};
 use crate::shell::{command, output};
-use crate::tests::{self, TestProgram};
+use crate::test_programs::{self, TestProgram};
 use anyhow::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub enum Role {
 /// When something does not compile.
 pub fn build(tools: &Tools) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
-    for test in tests::build()? {
+    for test in test_programs::build()? {
         if let Some(role) = role(&test) {
             let name = test.name();
             programs.push(Program {

@@ -13,7 +13,8 @@ use std::io;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelRecords {
     choices: Vec<Choice>,
-    rekey: Rekey,
+    /// Whether this kernel takes the next key where the last one was.
+    in_place: bool,
 }
 
 /// Who seals and opens the records of a suite.
@@ -45,24 +46,27 @@ impl KernelRecords {
         let choice = |suite: &Suite| Choice::new(mode, *suite, canaries, &calibrate);
         let choices: Vec<_> = suites.iter().map(choice).collect();
         let updates = |canary: &Canary| canary.name == KEY_UPDATE && canary.works;
-        let by_kernel = |choice: &Choice| choice.kernel != Records::Userspace;
-        let rekey = match choices.iter().any(by_kernel) && !canaries.iter().any(updates) {
-            true => Rekey::Continue,
-            false => Rekey::InPlace,
-        };
-        Self { choices, rekey }
+        Self {
+            choices,
+            in_place: canaries.iter().any(updates),
+        }
     }
 
-    /// What our hellos ask for.
+    /// What our hellos ask for: continuation takes descriptors from all flows, so only where records
+    /// go to a kernel that needs it without a policy's asking.
     pub fn rekey(&self) -> Rekey {
-        self.rekey
+        let by_kernel = |choice: &Choice| choice.records != Records::Userspace;
+        match self.choices.iter().any(by_kernel) && !self.in_place {
+            true => Rekey::Continue,
+            false => Rekey::InPlace,
+        }
     }
 
     /// Those of a flow whose link has agreed on `agreed`, and for whose workload the policy has
-    /// `asked`: with a peer that knows no continuation, a key that cannot be updated in place must
-    /// not go to the kernel.
+    /// `asked`: a key that cannot be updated in place must not go to the kernel unless both ends go
+    /// on on another carrier.
     pub fn of(&self, suite: Suite, agreed: Rekey, asked: Option<RecordsMode>) -> Records {
-        if self.rekey == Rekey::Continue && agreed == Rekey::InPlace {
+        if !self.in_place && agreed == Rekey::InPlace {
             return Records::Userspace;
         }
         let choice = self.choices.iter().find(|choice| choice.suite == suite);
@@ -234,6 +238,23 @@ mod tests {
         }
         let unasked = kernel(RecordsMode::Userspace, KEY_UPDATE);
         assert_eq!(unasked.rekey(), Rekey::InPlace);
+    }
+
+    #[test]
+    fn where_the_kernel_is_dearer_and_changes_no_keys_nothing_goes_there_and_no_flow_continues() {
+        let dear = |_| {
+            Ok(Costs {
+                bulk: 120,
+                small: 120,
+            })
+        };
+        let silent = canaries(KEY_UPDATE);
+        let chosen = KernelRecords::choose(RecordsMode::Auto, &Suite::ALL, &silent, dear);
+        assert_eq!(chosen.rekey(), Rekey::InPlace);
+        let asked = Some(RecordsMode::Kernel);
+        let of = |agreed| chosen.of(Suite::Aes256Gcm, agreed, asked);
+        assert_eq!(of(Rekey::InPlace), Records::Userspace);
+        assert_eq!(of(Rekey::Continue), Records::AT_ONCE);
     }
 
     #[test]
