@@ -21,7 +21,7 @@ test --full              yes   35 min           the same with the heavy counts
 bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
-vm test [KERNEL…]        yes   25 min             the tests that touch the kernel, on other kernels
+vm test [KERNEL…]        yes   25 min           the tests that touch the kernel, on other kernels
 vm test --full           yes   hours            the same with the heavy counts, in all suites
 vm bench [KERNEL]        yes   2 min            instructions a byte and a round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it

@@ -10,7 +10,7 @@ use crate::lab::needs_root;
 use crate::test_programs::{self, TestProgram};
 use crate::{fuzz, setup, vm};
 use anyhow::{Result, ensure};
-use run::{cargo_check, run_tests};
+use run::{cargo_check, run_examples, run_tests};
 use std::time::{Duration, Instant};
 use tally::Tally;
 
@@ -172,9 +172,9 @@ fn tidy(options: &Options, programs: &[TestProgram]) -> Result<Tally> {
 fn crates(options: &Options, programs: &[TestProgram]) -> Result<Tally> {
     let is_crate =
         |program: &&TestProgram| !["xtask", "kedge-capture"].contains(&&*program.package);
-    let tally = run_tests(programs.iter().filter(is_crate), options)?;
+    let mut tally = run_tests(programs.iter().filter(is_crate), options)?;
     if options.filter.is_none() {
-        cargo_check(&["test", "--doc", "--workspace", "--locked", "--quiet"])?;
+        tally.add(run_examples()?);
     }
     Ok(tally)
 }

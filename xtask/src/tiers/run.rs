@@ -27,28 +27,35 @@ pub fn run_tests<'a>(
 ) -> Result<Tally> {
     let mut total = Tally::default();
     for program in programs {
-        let started = Instant::now();
-        let tally = run_test(program, options)?;
-        if tally != Tally::default() {
-            let took = started.elapsed().as_secs_f64();
-            println!("  {:32} {tally} ({took:.0} s)", program.name());
+        let mut test = Command::new(&program.path);
+        test.current_dir(&program.folder).arg("--show-output");
+        test.args(&options.filter);
+        if options.strict {
+            test.env("KEDGE_STRICT", "1");
         }
-        total.add(tally);
+        if options.full {
+            test.env("KEDGE_FULL", "1");
+        }
+        // Of an error that the client of a scenario is meant to see, its cause says enough.
+        test.env("RUST_LIB_BACKTRACE", "0");
+        total.add(read_along(test, &program.name())?);
     }
     Ok(total)
 }
 
-fn run_test(program: &TestProgram, options: &Options) -> Result<Tally> {
-    let mut test = Command::new(&program.path);
-    test.current_dir(&program.folder).arg("--show-output");
-    test.args(&options.filter);
-    if options.strict {
-        test.env("KEDGE_STRICT", "1");
-    }
-    if options.full {
-        test.env("KEDGE_FULL", "1");
-    }
-    let name = program.name();
+/// The examples in the documentation of all crates.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub fn run_examples() -> Result<Tally> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--doc", "--workspace", "--locked", "--quiet"]);
+    cargo.current_dir(repository());
+    read_along(cargo, "examples")
+}
+
+fn read_along(mut test: Command, name: &str) -> Result<Tally> {
+    let started = Instant::now();
     let mut child = test
         .stdout(Stdio::piped())
         .spawn()
@@ -70,6 +77,10 @@ fn run_test(program: &TestProgram, options: &Options) -> Result<Tally> {
         if tally.failed == 0 {
             tally.broken.push(format!("{name}: {status}"));
         }
+    }
+    if tally != Tally::default() {
+        let took = started.elapsed().as_secs_f64();
+        println!("  {name:32} {tally} ({took:.0} s)");
     }
     Ok(tally)
 }
