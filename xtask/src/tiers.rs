@@ -209,7 +209,7 @@ fn fuzz_targets(options: &Options, _: &[TestProgram]) -> Result<Tally> {
 
 fn summary(rows: &[(&str, Tally, Duration)]) {
     println!(
-        "\n{:36} {:>7} {:>7} {:>8} {:>8}",
+        "\n{:38} {:>7} {:>7} {:>8} {:>8}",
         "tier", "passed", "failed", "skipped", "seconds"
     );
     for (name, tally, took) in rows {
@@ -221,7 +221,7 @@ fn summary(rows: &[(&str, Tally, Duration)]) {
             ""
         };
         println!(
-            "{name:36} {:>7} {:>7} {:>8} {:>8.0}{mark}",
+            "{name:38} {:>7} {:>7} {:>8} {:>8.0}{mark}",
             tally.passed,
             tally.failed,
             tally.skipped(),
