@@ -82,7 +82,7 @@ impl Qemu {
         };
         // What the kernel and libc do by the time counter costs little under TCG, where the HPET is
         // a device; whether it is steady is not checked by a clock that stutters under load.
-        let clock = "clocksource=tsc tsc=reliable";
+        let clock = "apparmor=0 audit=0 clocksource=tsc tsc=reliable";
         self.with_processor(processor, clock, kernel, image, mode)
     }
 
@@ -109,7 +109,8 @@ impl Qemu {
         qemu.args(board.split(' ')).args(processor.split(' '));
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
-        let words = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr no_timer_check apparmor=0 audit=0";
+        let words =
+            "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr no_timer_check";
         qemu.args(["-append", &format!("{words} {clock} kedge={mode}")]);
         qemu
     }
