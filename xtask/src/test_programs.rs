@@ -5,7 +5,7 @@ use crate::shell::{command, shown};
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{Artifact, Message, MetadataCommand, Package};
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Where cargo built the tests of one target.
@@ -38,7 +38,7 @@ pub fn build() -> Result<Vec<TestProgram>> {
     cargo.current_dir(repository()).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("start cargo")?;
     let told = child.stdout.take().context("the pipe from cargo")?;
-    let packages = packages()?;
+    let packages = packages_of(&repository().join("Cargo.toml"))?;
     let mut programs = Vec::new();
     for message in Message::parse_stream(BufReader::new(told)) {
         if let Message::CompilerArtifact(artifact) = message.context("read what cargo says")? {
@@ -51,10 +51,16 @@ pub fn build() -> Result<Vec<TestProgram>> {
     Ok(programs)
 }
 
-fn packages() -> Result<Vec<Package>> {
+/// The packages of a workspace or of a package apart, without what they depend on.
+///
+/// # Errors
+/// When cargo cannot read its manifest.
+pub fn packages_of(manifest: &Path) -> Result<Vec<Package>> {
     let mut command = MetadataCommand::new();
-    command.current_dir(repository()).no_deps();
-    Ok(command.exec().context("list the packages")?.packages)
+    let command = command.manifest_path(manifest).no_deps();
+    let told = command.exec();
+    let told = told.with_context(|| format!("cargo metadata of {}", manifest.display()))?;
+    Ok(told.packages)
 }
 
 /// Of a program that is no test: none.

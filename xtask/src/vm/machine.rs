@@ -12,10 +12,6 @@ use std::time::{Duration, Instant};
 const ALL_PASSED: i32 = 16 * 2 + 1;
 const SOMETHING_FAILED: i32 = 17 * 2 + 1;
 
-/// Without instructions that TCG does byte by byte, and without the fifth level of page tables.
-const PROCESSORS_UNDER_TCG: &str =
-    "-smp 2 -accel tcg,thread=multi,tb-size=512 -cpu max,-erms,-fsrm,-la57";
-
 /// QEMU, and what it must be told to find its own parts.
 pub struct Qemu {
     program: PathBuf,
@@ -76,14 +72,15 @@ impl Qemu {
     /// A machine with two CPUs that boots `kernel` and `image`.
     #[must_use]
     pub fn machine(&self, kernel: &Path, image: &Path, mode: &str) -> Command {
+        // Without instructions that TCG does byte by byte, and without the fifth level of page tables.
         let processor = match kvm_works() {
             true => "-smp 2 -accel kvm -cpu host",
-            false => PROCESSORS_UNDER_TCG,
+            false => "-smp 2 -accel tcg,thread=multi,tb-size=512 -cpu max,-erms,-fsrm,-la57",
         };
         // What the kernel and libc do by the time counter costs little under TCG, where the HPET is
         // a device; whether it is steady is not checked by a clock that stutters under load.
-        let clock = "apparmor=0 audit=0 clocksource=tsc tsc=reliable";
-        self.with_processor(processor, clock, kernel, image, mode)
+        let words = "apparmor=0 audit=0 clocksource=tsc tsc=reliable";
+        self.with_processor(processor, words, kernel, image, mode)
     }
 
     /// The same with one emulated CPU, whose clock goes on by a nanosecond with each instruction,
@@ -92,14 +89,15 @@ impl Qemu {
     pub fn counting_machine(&self, kernel: &Path, image: &Path, mode: &str) -> Command {
         let processor =
             "-smp 1 -accel tcg,thread=single,tb-size=512 -cpu max -icount shift=0,sleep=off";
-        let clock = "clocksource=hpet tsc=unstable";
-        self.with_processor(processor, clock, kernel, image, mode)
+        // An emulated time counter stutters; without these the kernel complains of it.
+        let words = "clocksource=hpet tsc=unstable";
+        self.with_processor(processor, words, kernel, image, mode)
     }
 
     fn with_processor(
         &self,
         processor: &str,
-        clock: &str,
+        words: &str,
         kernel: &Path,
         image: &Path,
         mode: &str,
@@ -109,9 +107,9 @@ impl Qemu {
         qemu.args(board.split(' ')).args(processor.split(' '));
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
-        let words =
+        let common =
             "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr no_timer_check";
-        qemu.args(["-append", &format!("{words} {clock} kedge={mode}")]);
+        qemu.args(["-append", &format!("{common} {words} kedge={mode}")]);
         qemu
     }
 }

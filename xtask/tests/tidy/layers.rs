@@ -5,8 +5,9 @@
 //! A crate of kind `pure` does no I/O: it may use no crate that does.
 
 use crate::{assert_none, read, root};
-use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+use cargo_metadata::{DependencyKind, Package};
 use std::collections::{BTreeMap, BTreeSet};
+use xtask::test_programs::packages_of;
 
 /// Runtimes, sockets, system calls, clocks and kernel objects.
 const NOT_PURE: [&str; 10] = [
@@ -100,17 +101,8 @@ fn packages() -> Vec<Package> {
         .copied();
     std::iter::once("Cargo.toml")
         .chain(apart)
-        .flat_map(packages_of)
+        .flat_map(|manifest| packages_of(&root().join(manifest)).expect("a manifest"))
         .collect()
-}
-
-fn packages_of(manifest: &str) -> Vec<Package> {
-    let mut command = MetadataCommand::new();
-    command.manifest_path(root().join(manifest)).no_deps();
-    command
-        .exec()
-        .unwrap_or_else(|error| panic!("cargo metadata of {manifest}: {error}"))
-        .packages
 }
 
 fn table(architecture: &str) -> BTreeMap<String, Row> {
