@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod demo;
 pub mod fuzz;
 pub mod lab;
+pub mod libtest;
 pub mod setup;
 pub mod shapes;
 pub mod shell;

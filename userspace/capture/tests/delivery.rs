@@ -112,26 +112,41 @@ fn a_withdrawn_delivery_is_not_admitted() {
 }
 
 #[test]
-fn a_delivery_ends_cleanly_whoever_closes_first() {
+fn a_delivery_that_the_daemon_closes_first_ends_cleanly() {
     let lab = lab_or_skip!();
     let capture = lab.capturing(Mode::Require);
+    let (daemon, server) = delivery(&lab, &capture);
+    ends_cleanly(&capture, daemon, server);
+}
+
+#[test]
+fn a_delivery_that_the_server_closes_first_ends_cleanly() {
+    let lab = lab_or_skip!();
+    let capture = lab.capturing(Mode::Require);
+    let (daemon, server) = delivery(&lab, &capture);
+    ends_cleanly(&capture, server, daemon);
+}
+
+fn delivery(lab: &Lab, capture: &Capture) -> (Actor, Actor) {
     let mut daemon = lab.daemon();
     let mut server = lab.actor("pods/b", "b");
     server.listen("10.66.2.2:80");
-    let client = "203.0.113.7:55555";
-    for daemon_first in [true, false] {
-        deliver(&mut daemon, &capture, "10.66.2.2:80", client).expect("deliver");
-        server.accept();
-        let (first, second) = match daemon_first {
-            true => (&mut daemon, &mut server),
-            false => (&mut server, &mut daemon),
-        };
-        first.close();
-        assert_eq!(second.receive().as_deref(), Ok(""), "the FIN arrives");
-        second.close();
-    }
-    assert_eq!(count(&capture, Counter::IngressDropped), 0);
-    assert_eq!(count(&capture, Counter::EgressDropped), 0);
+    deliver(&mut daemon, capture, "10.66.2.2:80", "203.0.113.7:55555").expect("deliver");
+    server.accept();
+    (daemon, server)
+}
+
+/// Both FINs arrive and are acknowledged. Drops are counted while the second end is open: whatever
+/// overtook something else, of a connection that is gone, finds the listener and is dropped.
+fn ends_cleanly(capture: &Capture, mut first: Actor, mut second: Actor) {
+    first.close();
+    assert_eq!(second.receive().as_deref(), Ok(""), "the FIN arrives");
+    assert!(eventually(|| !first.has_fin_under_way()));
+    assert_eq!(count(capture, Counter::IngressDropped), 0);
+    assert_eq!(count(capture, Counter::EgressDropped), 0);
+    second.close();
+    assert!(eventually(|| !second.has_fin_under_way()));
+    assert_eq!(count(capture, Counter::EgressDropped), 0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::Options;
 use super::tally::{SKIP, Tally};
 use crate::artifacts::repository;
+use crate::libtest;
 use crate::shell;
 use crate::test_programs::TestProgram;
 use anyhow::{Context, Result};
@@ -73,7 +74,9 @@ fn read_along(mut test: Command, name: &str) -> Result<Tally> {
     }
     let status = child.wait().with_context(|| format!("wait for {name}"))?;
     if !status.success() {
-        show_failures(&lines);
+        for line in libtest::failures(lines.iter().map(String::as_str)) {
+            println!("  {line}");
+        }
         if tally.failed == 0 {
             tally.broken.push(format!("{name}: {status}"));
         }
@@ -88,19 +91,4 @@ fn read_along(mut test: Command, name: &str) -> Result<Tally> {
 fn is_news(line: &str) -> bool {
     let is_scenario = line.starts_with("test ") && line.contains(" ... ");
     line.starts_with(SKIP) || (is_scenario && !line.ends_with("... ok"))
-}
-
-/// From the first failure's output on: what passed before has been counted.
-fn show_failures(lines: &[String]) {
-    let mut inside = false;
-    for line in lines {
-        inside = match line.as_str() {
-            "failures:" => true,
-            line if line.starts_with("test result: ") => false,
-            _ => inside,
-        };
-        if inside {
-            println!("  {line}");
-        }
-    }
 }

@@ -18,6 +18,7 @@ mod seen;
 mod tpm;
 
 use crate::artifacts::{Tools, repository};
+use crate::libtest;
 use crate::shell::{command, pass_through};
 use anyhow::{Context, Result, ensure};
 use image::{Image, Unpacked};
@@ -117,7 +118,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// A line for each test that failed, and where to look.
+    /// A line for each test that failed, what it said, and where to look.
     fn told(&self) -> String {
         let failed = self.failed.len();
         let mut text = format!("{} passed, {failed} failed", self.passed);
@@ -125,6 +126,10 @@ impl Outcome {
             text += &format!("\n  FAILED {test}");
         }
         if failed > 0 {
+            let console = fs::read(&self.console).unwrap_or_default();
+            for line in libtest::failures(String::from_utf8_lossy(&console).lines()) {
+                text += &format!("\n  {}", line.trim_end());
+            }
             text += &format!("\n  its console: {}", self.console.display());
         }
         text

@@ -207,6 +207,16 @@ impl Actor {
         self.ask("abort").expect("abort");
     }
 
+    /// Whether a FIN of its network namespace waits for its acknowledgement: a socket is in
+    /// FIN_WAIT1, LAST_ACK or CLOSING (`include/net/tcp_states.h`).
+    pub fn has_fin_under_way(&self) -> bool {
+        let path = format!("/proc/{}/net/tcp", self.child.id());
+        let sockets = std::fs::read_to_string(path).expect("the actor is alive");
+        let state = |socket: &str| socket.split_whitespace().nth(3).map(str::to_owned);
+        let mut states = sockets.lines().skip(1).filter_map(state);
+        states.any(|state| ["04", "09", "0B"].contains(&state.as_str()))
+    }
+
     /// Closes the current socket.
     pub fn close(&mut self) {
         self.ask("close").expect("close");
