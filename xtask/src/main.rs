@@ -23,6 +23,7 @@ lab up | down | list     yes   2 s              two nodes and nine pods, to play
 lab exec PLACE -- CMD    yes   -                run a command in one of them
 vm test [KERNEL…]        yes   25 min           the tests that touch the kernel, on other kernels
 vm test --full           yes   hours            the same with the heavy counts, in all suites
+vm pair KERNEL KERNEL    yes   2 min            two nodes on two kernels, a machine and a TPM each
 vm bench [KERNEL]        yes   6 min            instructions a byte and a round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
@@ -151,6 +152,14 @@ enum VmVerb {
         #[arg(long, conflicts_with_all = ["kernels", "only"])]
         record: bool,
     },
+    /// Two nodes, each on a machine with its own kernel and TPM; flows open on the first one.
+    Pair {
+        opens: String,
+        accepts: String,
+        /// With the heavy counts.
+        #[arg(long)]
+        full: bool,
+    },
     /// Count the instructions of a byte and of a round trip, by each way of records.
     Bench {
         #[arg(default_value = "7.3")]
@@ -171,6 +180,13 @@ fn main() -> ExitCode {
             eprintln!("\nxtask: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn extent(full: bool) -> vm::Extent {
+    match full {
+        true => vm::Extent::Full,
+        false => vm::Extent::Light,
     }
 }
 
@@ -207,13 +223,14 @@ fn run(verb: Verb) -> Result<()> {
                     full,
                     record,
                 } => {
-                    let extent = match full {
-                        true => vm::Extent::Full,
-                        false => vm::Extent::Light,
-                    };
-                    let seen = vm::test(&kernels, &only, extent, &tools)?;
+                    let seen = vm::test(&kernels, &only, extent(full), &tools)?;
                     if record { seen.record() } else { Ok(()) }
                 }
+                VmVerb::Pair {
+                    opens,
+                    accepts,
+                    full,
+                } => vm::pair(&opens, &accepts, extent(full), &tools),
                 VmVerb::Bench { kernel } => vm::bench(&kernel, &tools),
                 VmVerb::Shell { kernel } => vm::shell(&kernel, &tools),
             }

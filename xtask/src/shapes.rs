@@ -3,15 +3,32 @@
 
 use crate::lab::Lab;
 use crate::lab::process::{Family, Process};
-use crate::lab::topology::{CLIENT, LOAD};
+use crate::lab::topology::{CLIENT, LOAD, Pod};
 use crate::shell::wait_for;
-use crate::stage::load;
+use crate::stage::{at, load};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use serde_json::Value;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 const PORT: u16 = 7_100;
+
+/// Every shape, and whether one thread can play it that never sends and receives at once.
+pub const SHAPES: [(&str, bool); 12] = [
+    ("client-first", true),
+    ("server-first", true),
+    ("client-half-closes", true),
+    ("server-half-closes", true),
+    ("no-answer", true),
+    ("client-resets", true),
+    ("server-resets", true),
+    ("reset-under-way", true),
+    ("one-byte-writes", true),
+    ("slow-reader", true),
+    ("small-buffers", false),
+    ("both-at-once", false),
+];
 
 /// What the client saw.
 #[derive(Debug, Deserialize)]
@@ -59,9 +76,29 @@ pub fn play(lab: &Lab, shape: &str, count: usize) -> Result<Played> {
 /// # Errors
 /// When it has not, or was lied to.
 pub fn agrees(lab: &Lab, shape: &str, played: &Played) -> Result<()> {
+    let itself = Ipv4Addr::LOCALHOST;
+    agrees_when_asked(lab, &LOAD, itself, shape, played)
+}
+
+/// The same, of a server on another machine: its client asks it, through kedge.
+///
+/// # Errors
+/// As [`agrees`]'s.
+pub fn agrees_from_afar(lab: &Lab, shape: &str, played: &Played) -> Result<()> {
+    agrees_when_asked(lab, &CLIENT, LOAD.v4(), shape, played)
+}
+
+fn agrees_when_asked(
+    lab: &Lab,
+    from: &'static Pod,
+    server: Ipv4Addr,
+    shape: &str,
+    played: &Played,
+) -> Result<()> {
+    let report = at(server, PORT);
     let mut good = 0;
     let verdict = wait_for("the server's view", Duration::from_secs(20), || {
-        let seen = seen(lab)?;
+        let seen: Value = load(lab, from, &["shapes-report", &report])?;
         let of = |key: &str| seen[shape][key].as_u64().unwrap_or(0);
         good += of("good");
         // The server tells each thing once: a lie is the end of waiting.
@@ -71,8 +108,4 @@ pub fn agrees(lab: &Lab, shape: &str, played: &Played) -> Result<()> {
         Ok((good >= played.good).then_some(Ok(())))
     });
     verdict.with_context(|| format!("{shape}: {good} at the server; the client: {played:?}"))?
-}
-
-fn seen(lab: &Lab) -> Result<Value> {
-    load(lab, &LOAD, &["shapes-report", &format!("127.0.0.1:{PORT}")])
 }

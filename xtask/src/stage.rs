@@ -23,10 +23,7 @@ use std::time::{Duration, Instant};
 pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
     static STAGE: OnceLock<Result<Mutex<Lab>, String>> = OnceLock::new();
     if let Err(reason) = possible() {
-        let strict = std::env::var_os("KEDGE_STRICT").is_some_and(|value| value == "1");
-        assert!(!strict, "strict, and this machine cannot: {reason:#}");
-        println!("SKIP: {reason:#}");
-        return;
+        return skip(&format!("{reason:#}"));
     }
     // It stays until this process ends; then the lab's janitor removes it.
     let stage = STAGE.get_or_init(|| {
@@ -43,6 +40,16 @@ pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
     let played = at_the_beginning(&mut lab).and_then(|()| scenario(&mut lab));
     println!("played for {:.1} s", started.elapsed().as_secs_f64());
     played.unwrap_or_else(|error| panic!("{error:#}\n{}", last_words(&lab)));
+}
+
+/// Says aloud that a scenario is not played here.
+///
+/// # Panics
+/// When everything is asked for: that is a failure then.
+pub fn skip(reason: &str) {
+    let strict = std::env::var_os("KEDGE_STRICT").is_some_and(|value| value == "1");
+    assert!(!strict, "strict, and this machine cannot: {reason}");
+    println!("SKIP: {reason}");
 }
 
 /// What both daemons said last: a scenario that failed is often explained there.
@@ -74,8 +81,12 @@ fn set_up() -> Result<Lab> {
     Ok(lab)
 }
 
-/// Cargo puts tests into `deps/`, beside the programs of their package, and builds those first.
-fn xtask() -> Result<PathBuf> {
+/// The program: cargo puts tests into `deps/`, beside the programs of their package, and builds
+/// those first.
+///
+/// # Errors
+/// When this is no test.
+pub fn xtask() -> Result<PathBuf> {
     let test = std::env::current_exe().context("the path of this program")?;
     let profile = test.parent().and_then(|deps| deps.parent());
     Ok(profile.context("this is no test of cargo's")?.join("xtask"))

@@ -8,8 +8,8 @@
 //! All of it ends with the lab, being in its cgroups.
 
 use super::process::Family;
-use super::topology::{NODES, Node};
-use super::{Build, Lab, WIRE, documents, tpm};
+use super::topology::Node;
+use super::{Build, Lab, WIRE, documents};
 use crate::shell::{command, output, wait_for};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
@@ -58,34 +58,62 @@ impl Lab {
     /// # Errors
     /// When something of it does not start, or a node gets no Result.
     pub fn attest(&mut self, attesting: &Attesting<'_>) -> Result<()> {
-        self.prepare_nodes()?;
         self.stop_daemons()?;
+        let pin = self.make_verifier(attesting)?;
+        let learned = self.enrol_nodes(attesting, &pin)?;
+        self.start_verifier_with(&[&learned])?;
+        let mut nodes = self.nodes.iter();
+        nodes.try_for_each(|&node| self.has_result(node, Duration::from_secs(30)))
+    }
+
+    /// A Verifier on node b that does not run yet; what it answers is what nodes must know of it.
+    ///
+    /// # Errors
+    /// When its key cannot be made.
+    pub fn make_verifier(&mut self, attesting: &Attesting<'_>) -> Result<String> {
+        self.prepare_nodes()?;
         self.stop_verifier()?;
         let address = format!("{VERIFIER_AT}/24");
         self.run(
             Node::B,
             &["ip", "address", "replace", &address, "dev", WIRE],
         )?;
-        for node in NODES {
+        self.prepare_verifier(attesting)
+    }
+
+    /// Starts the daemons, which believe the Verifier of `pin`, with TPMs that are enrolled; answers
+    /// the policy that what their PCRs hold now makes.
+    ///
+    /// # Errors
+    /// When something of it does not start, or a TPM states nothing that is believed.
+    pub fn enrol_nodes(&mut self, attesting: &Attesting<'_>, pin: &str) -> Result<String> {
+        self.prepare_nodes()?;
+        for &node in self.nodes {
             self.power_on_tpm(node)?;
-        }
-        self.prepare_verifier(attesting)?;
-        for node in NODES {
+            self.write_verifiers(node, pin)?;
             self.start_attesting(node, attesting)?;
         }
-        NODES
-            .into_iter()
-            .try_for_each(|node| self.daemon_answers(node))?;
+        let mut nodes = self.nodes.iter();
+        nodes.try_for_each(|&node| self.daemon_answers(node))?;
         let mut policy = Document::new();
-        for node in NODES {
+        for &node in self.nodes {
             self.enrol(node)?;
             add(&mut policy, &self.learned(node)?)?;
         }
+        Ok(written(&policy))
+    }
+
+    /// Starts the Verifier, which allows what any of these policies does.
+    ///
+    /// # Errors
+    /// When one is none, or it cannot be started.
+    pub fn start_verifier_with(&mut self, policies: &[&str]) -> Result<()> {
+        let mut policy = Document::new();
+        policies
+            .iter()
+            .try_for_each(|text| add(&mut policy, text))?;
         self.write_attestation_policy(&policy)?;
-        self.start_verifier()?;
-        NODES
-            .into_iter()
-            .try_for_each(|node| self.has_result(node, Duration::from_secs(30)))
+        self.start_verifier()
     }
 
     /// Starts one node's daemon, as `attesting` says.
@@ -118,7 +146,7 @@ impl Lab {
              verifiers = \"{0}/verifiers.toml\"\nmax_stale_s = {max_stale_s}\n{lines}",
             folder.display(),
             VERIFIER_AT,
-            tcti = tpm::tcti(node),
+            tcti = self.tcti(node),
         )
     }
 
@@ -170,7 +198,7 @@ impl Lab {
             .try_for_each(|process| process.stop(Signal::SIGTERM))
     }
 
-    fn prepare_verifier(&mut self, attesting: &Attesting<'_>) -> Result<()> {
+    fn prepare_verifier(&self, attesting: &Attesting<'_>) -> Result<String> {
         let folder = self.verifier_folder();
         fs::create_dir_all(&folder)?;
         let text = format!(
@@ -190,11 +218,7 @@ impl Lab {
             true => "--pin",
             false => "--make-key",
         };
-        let pin = output(command([&*program, make, "--config"]).arg(&config))?;
-        for node in NODES {
-            self.write_verifiers(node, &pin)?;
-        }
-        Ok(())
+        output(command([&*program, make, "--config"]).arg(&config))
     }
 
     /// Whom a node believes.

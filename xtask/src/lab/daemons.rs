@@ -23,16 +23,16 @@ pub struct Build {
 }
 
 impl Lab {
-    /// Starts kedged on both nodes; each gets its certificate and documents first.
+    /// Starts kedged on the nodes; each gets its certificate and documents first.
     ///
     /// # Errors
     /// When one does not come up; the message has the end of its log.
     pub fn start_daemons(&mut self) -> Result<()> {
         self.prepare_nodes()?;
-        for node in NODES {
+        for &node in self.nodes {
             self.start_daemon(node)?;
         }
-        for node in NODES {
+        for &node in self.nodes {
             self.daemon_answers(node)?;
         }
         Ok(())
@@ -184,15 +184,14 @@ impl Lab {
             })
     }
 
-    /// Ends both daemons and removes what they have left in the kernel: the next ones know no
+    /// Ends the daemons and removes what they have left in the kernel: the next ones know no
     /// link, no flow and no generation.
     ///
     /// # Errors
     /// When one does not end.
     pub fn stop_daemons(&mut self) -> Result<()> {
-        NODES
-            .into_iter()
-            .try_for_each(|node| self.stop_daemon(node))
+        let mut nodes = self.nodes.iter();
+        nodes.try_for_each(|&node| self.stop_daemon(node))
     }
 
     /// The same of one node.
@@ -317,13 +316,16 @@ impl Lab {
         Ok(ca)
     }
 
-    /// Once: a CA, and each node's certificate and documents.
+    /// Once: a CA, or the one in `KEDGE_LAB_CA`, and each node's certificate and documents.
     pub(super) fn prepare_nodes(&self) -> Result<()> {
         if self.ca().exists() {
             return Ok(());
         }
-        self.make_ca(CA)?;
-        for node in NODES {
+        match std::env::var("KEDGE_LAB_CA") {
+            Ok(from) => copy_folder(Path::new(&from), &self.ca())?,
+            Err(_) => drop(self.make_ca(CA)?),
+        }
+        for &node in self.nodes {
             let folder = self.run.node_folder(node);
             fs::create_dir_all(folder.join("policies"))?;
             self.issue_certificate(node)?;
@@ -349,6 +351,15 @@ const CA: &str = "ca";
 
 fn daemon_name(node: Node) -> String {
     format!("kedged-{}", node.name())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 fn path_text(path: &Path) -> Result<&str> {

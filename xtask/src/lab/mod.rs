@@ -1,5 +1,6 @@
 //! Two nodes and their pods on this machine: network namespaces, cgroups, real servers, and each
-//! node's own kedged. See [`topology`] for the picture.
+//! node's own kedged. See [`topology`] for the picture. Each of two virtual machines has one of the
+//! nodes ([`Lab::half`]).
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -43,13 +44,15 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
-use topology::{Node, PODS, Place};
+use topology::{NODES, Node, PODS, Place};
 
 /// A lab that this process owns; dropping it takes it down.
 #[derive(Debug)]
 pub struct Lab {
     pub run: Run,
     pub tools: Tools,
+    /// Those on this machine.
+    nodes: &'static [Node],
     state: State,
     lock: Option<Lock>,
     janitor: Option<Janitor>,
@@ -62,6 +65,23 @@ impl Lab {
     /// # Errors
     /// When something is not installed, not allowed, or does not start; nothing is left then.
     pub fn up(run: Run, tools: &Tools, xtask: &Path) -> Result<Self> {
+        Self::with_nodes(&NODES, run, tools, xtask)
+    }
+
+    /// One node and its pods; the other one is on the machine at the far end of this one's only
+    /// network interface, [`network::NIC`], which the node takes.
+    ///
+    /// # Errors
+    /// As [`Lab::up`]'s, or when there is no such interface.
+    pub fn half(node: Node, run: Run, tools: &Tools, xtask: &Path) -> Result<Self> {
+        let nodes = match node {
+            Node::A => &[Node::A],
+            Node::B => &[Node::B],
+        };
+        Self::with_nodes(nodes, run, tools, xtask)
+    }
+
+    fn with_nodes(nodes: &'static [Node], run: Run, tools: &Tools, xtask: &Path) -> Result<Self> {
         needs_root()?;
         let lock = run.lock()?;
         remove(&run).context("remove what an earlier lab has left")?;
@@ -69,6 +89,7 @@ impl Lab {
         let mut lab = Self {
             run,
             tools: tools.clone(),
+            nodes,
             state: State::default(),
             lock: Some(lock),
             janitor: Some(janitor),
@@ -81,10 +102,10 @@ impl Lab {
     fn make(&mut self) -> Result<()> {
         fs::create_dir_all(self.run.folder().join("log"))?;
         self.state.save(&self.run)?;
-        network::create(&self.run)?;
+        network::create(&self.run, self.nodes)?;
         cgroup::create(&self.run)?;
         mount_bpffs()?;
-        let servers = services::start(&self.run, &self.tools.load)?;
+        let servers = services::start(&self.run, self.nodes, &self.tools.load)?;
         for server in &servers {
             self.record(server.process.clone())?;
         }
@@ -106,6 +127,7 @@ impl Lab {
         Ok(Self {
             run,
             tools: tools.clone(),
+            nodes: &NODES,
             state,
             lock: None,
             janitor: None,

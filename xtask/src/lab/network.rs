@@ -4,7 +4,7 @@
 //! without kedge, and the baseline that the bench compares with.
 
 use super::run::Run;
-use super::topology::{NODES, Node, PODS, Place, Pod};
+use super::topology::{NODES, Node, Place, Pod};
 use crate::shell;
 use anyhow::{Context, Result};
 use std::fs;
@@ -13,16 +13,17 @@ use std::process::{Command, Stdio};
 
 /// The interface between the nodes, by the same name at both ends.
 pub const WIRE: &str = "wire";
+/// What becomes of it where the other node is on another machine.
+pub const NIC: &str = "eth0";
 /// A pod's IPv6 gateway: its node's end of the veth.
 const GATEWAY_V6: &str = "fe80::1";
 
 /// # Errors
 /// When `ip` refuses one of its lines.
-pub fn create(run: &Run) -> Result<()> {
-    let places = NODES
-        .map(Place::from)
-        .into_iter()
-        .chain(PODS.map(Place::from));
+pub fn create(run: &Run, nodes: &[Node]) -> Result<()> {
+    let pods = || nodes.iter().flat_map(|node| node.pods());
+    let places = nodes.iter().copied().map(Place::from);
+    let places = places.chain(pods().map(Place::from));
     let names: Vec<_> = places.map(|place| place.netns(run)).collect();
     ip(
         None,
@@ -34,21 +35,30 @@ pub fn create(run: &Run) -> Result<()> {
     for name in &names {
         ip(Some(name), &["link set lo up".to_owned()])?;
     }
-    let [a, b] = NODES.map(|node| Place::from(node).netns(run));
-    ip(
-        Some(&a),
-        &[format!(
-            "link add {WIRE} type veth peer name {WIRE} netns {b}"
-        )],
-    )?;
-    for node in NODES {
+    wire(run, nodes)?;
+    for &node in nodes {
         forward(&Place::from(node).netns(run))?;
         ip(Some(&Place::from(node).netns(run)), &node_lines(run, node))?;
     }
-    for pod in PODS {
+    for pod in pods() {
         ip(Some(&Place::from(pod).netns(run)), &pod_lines(pod))?;
     }
     Ok(())
+}
+
+fn wire(run: &Run, nodes: &[Node]) -> Result<()> {
+    let netns = |node: &Node| Place::from(*node).netns(run);
+    match nodes {
+        [one] => ip(
+            None,
+            &[format!("link set {NIC} name {WIRE} netns {}", netns(one))],
+        ),
+        _ => {
+            let [a, b] = NODES.each_ref().map(netns);
+            let veth = format!("link add {WIRE} type veth peer name {WIRE} netns {b}");
+            ip(Some(&a), &[veth])
+        }
+    }
 }
 
 /// # Errors

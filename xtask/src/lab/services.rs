@@ -5,8 +5,8 @@
 use super::process::{Family, Process, command_at};
 use super::run::Run;
 use super::topology::{
-    BARELOAD, CACHE, CACHE_PORT, DB, DB_PORT, LOAD, LOAD_PORT, LOCAL, MAIL, MAIL_PORT, Place, Pod,
-    WEB, WEB_PORT,
+    BARELOAD, CACHE, CACHE_PORT, DB, DB_PORT, LOAD, LOAD_PORT, LOCAL, MAIL, MAIL_PORT, Node, Place,
+    Pod, WEB, WEB_PORT,
 };
 use crate::shell::{command, find_program, output};
 use anyhow::{Context, Result, ensure};
@@ -23,12 +23,12 @@ pub struct Server {
     pub port: u16,
 }
 
-/// Starts all of them, or only kedge's own where `KEDGE_LAB_SERVERS` is set; each is ready once
-/// it listens.
+/// Starts all of these nodes, or only kedge's own where `KEDGE_LAB_SERVERS` is set; each is ready
+/// once it listens.
 ///
 /// # Errors
 /// When one cannot be started.
-pub fn start(run: &Run, load: &Path) -> Result<Vec<Server>> {
+pub fn start(run: &Run, nodes: &[Node], load: &Path) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
     // In a virtual machine there are no others.
     if std::env::var("KEDGE_LAB_SERVERS").is_err() {
@@ -40,7 +40,8 @@ pub fn start(run: &Run, load: &Path) -> Result<Vec<Server>> {
         });
         servers.push(mail(run, "mail6", "::")?);
     }
-    for pod in [&LOAD, &BARELOAD, &LOCAL] {
+    let here = |pod: &&Pod| nodes.contains(&pod.node);
+    for pod in [&LOAD, &BARELOAD, &LOCAL].into_iter().filter(here) {
         servers.push(load_server(run, pod, load)?);
     }
     Ok(servers)

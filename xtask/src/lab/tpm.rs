@@ -1,5 +1,5 @@
-//! The nodes' TPMs: a swtpm for each; in a test machine that has a TPM of its own ([`MACHINES`]), node b
-//! has that one.
+//! The nodes' TPMs: a swtpm for each; in a test machine that has a TPM of its own ([`MACHINES`]), the
+//! last of its nodes has that one.
 
 use super::Lab;
 use super::process::Family;
@@ -20,28 +20,28 @@ const EXTENDED_FROM_OUTSIDE: u8 = 17;
 /// Of the machine's TPM, whose commands a resource manager takes from everybody.
 const EXTENDED_BY_COMMAND: u8 = 16;
 
-/// Where libtss2 finds the TPM of a node.
-pub(super) fn tcti(node: Node) -> String {
-    match machines(node) {
-        Some([device, _]) => format!("device:{device}"),
-        None => format!("swtpm:host=127.0.0.1,port={PORT}"),
-    }
-}
-
-/// Device and maker's folder, of the node that has the machine's TPM.
-fn machines(node: Node) -> Option<[String; 2]> {
-    let [device, maker] = MACHINES.map(|name| env::var(name).ok());
-    (node == Node::B).then_some([device?, maker?])
-}
-
 fn name(node: Node) -> String {
     format!("tpm-{}", node.name())
 }
 
 impl Lab {
+    /// Where libtss2 finds the TPM of a node.
+    pub(super) fn tcti(&self, node: Node) -> String {
+        match self.machines_tpm(node) {
+            Some([device, _]) => format!("device:{device}"),
+            None => format!("swtpm:host=127.0.0.1,port={PORT}"),
+        }
+    }
+
+    /// Device and maker's folder, of the node that has the machine's TPM.
+    fn machines_tpm(&self, node: Node) -> Option<[String; 2]> {
+        let [device, maker] = MACHINES.map(|name| env::var(name).ok());
+        (self.nodes.last() == Some(&node)).then_some([device?, maker?])
+    }
+
     /// Whom enrolment believes that an EK is in a TPM.
     pub(super) fn tpm_maker(&self, node: Node) -> PathBuf {
-        let folder = match machines(node) {
+        let folder = match self.machines_tpm(node) {
             Some([_, maker]) => PathBuf::from(maker),
             None => self.tpm_folder(node).join(MAKER),
         };
@@ -51,7 +51,7 @@ impl Lab {
     /// A TPM that its maker has just delivered, with the machine just switched on. The machine's own
     /// is as it was.
     pub(super) fn power_on_tpm(&mut self, node: Node) -> Result<()> {
-        if machines(node).is_some() {
+        if self.machines_tpm(node).is_some() {
             return Ok(());
         }
         self.stop_process(&name(node))?;
@@ -75,7 +75,7 @@ impl Lab {
     /// # Errors
     /// When the TPM does not do it.
     pub fn extend_pcr(&self, node: Node) -> Result<u8> {
-        if let Some([device, _]) = machines(node) {
+        if let Some([device, _]) = self.machines_tpm(node) {
             let (tcti, digest) = (format!("device:{device}"), "07".repeat(32));
             let extension = format!("{EXTENDED_BY_COMMAND}:sha256={digest}");
             self.run(node, &["tpm2_pcrextend", "-T", &tcti, &extension])?;

@@ -182,6 +182,20 @@ impl Image {
             .insert(place.to_owned(), Content::File(path.to_owned()));
     }
 
+    /// The files of a folder that has no folders in it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn add_folder(&mut self, place: &str, folder: &Path) -> Result<()> {
+        let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            self.add_file(&format!("{place}/{name}"), &entry.path());
+        }
+        Ok(())
+    }
+
     pub fn add_text(&mut self, place: &str, text: String) {
         self.files
             .insert(place.to_owned(), Content::Bytes(text.into_bytes()));

@@ -1,7 +1,7 @@
 //! The table of kernels, `vm-tests/kernels.toml`.
 
 use crate::artifacts::repository;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::fs;
 
@@ -38,6 +38,14 @@ pub struct Package {
 #[serde(deny_unknown_fields)]
 struct Table {
     kernel: Vec<Kernel>,
+    pair: Vec<Pair>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    opens: String,
+    accepts: String,
 }
 
 /// All kernels, or those that are named.
@@ -45,10 +53,7 @@ struct Table {
 /// # Errors
 /// When the table cannot be read, or has no such kernel.
 pub fn choose(names: &[String]) -> Result<Vec<Kernel>> {
-    let path = repository().join("vm-tests/kernels.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let table: Table =
-        toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+    let table = table()?;
     if names.is_empty() {
         return Ok(table.kernel);
     }
@@ -70,6 +75,37 @@ pub fn choose(names: &[String]) -> Result<Vec<Kernel>> {
         .collect())
 }
 
+/// The kernels of two machines whose nodes are tested with each other in every run.
+///
+/// # Errors
+/// When the table cannot be read, or a pair's kernel is not in it.
+pub fn pairs() -> Result<Vec<[Kernel; 2]>> {
+    let pairs = table()?.pair.into_iter();
+    pairs.map(|both| pair(&both.opens, &both.accepts)).collect()
+}
+
+/// These two.
+///
+/// # Errors
+/// When the table has no such kernel, or kedge cannot be loaded on one.
+pub fn pair(opens: &str, accepts: &str) -> Result<[Kernel; 2]> {
+    let one = |name: &str| {
+        let kernel = choose(&[name.to_owned()])?.remove(0);
+        ensure!(
+            kernel.capture,
+            "kedge's programs cannot be loaded on Linux {name}"
+        );
+        Ok(kernel)
+    };
+    Ok([one(opens)?, one(accepts)?])
+}
+
+fn table() -> Result<Table> {
+    let path = repository().join("vm-tests/kernels.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +121,19 @@ mod tests {
                 "{}",
                 package.name
             );
+        }
+    }
+
+    #[test]
+    fn of_a_pair_one_kernel_updates_keys_in_place_and_the_other_does_not() {
+        for pair in pairs().expect("the table") {
+            let silent = |kernel: &Kernel| {
+                kernel
+                    .silent_canaries
+                    .contains(&"kTLS: key update".to_owned())
+            };
+            let [a, b] = pair.each_ref().map(silent);
+            assert_ne!(a, b);
         }
     }
 

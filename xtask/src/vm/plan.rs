@@ -3,6 +3,7 @@
 
 use super::kernels::Kernel;
 use super::tpm;
+use crate::lab::topology::Node;
 use crate::lab::tpm::MACHINES;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -58,19 +59,23 @@ impl Extent {
     }
 }
 
-/// The programs of `xtask/tests` that [`runs`] and [`counting`] name.
-pub const SCENARIO_PROGRAMS: [&str; 7] = [
+/// The programs of `xtask/tests` that [`runs`], [`counting`] and [`half`] name.
+pub const SCENARIO_PROGRAMS: [&str; 8] = [
     ATTESTED,
     "deaths",
     "first_light",
     "guard",
     INSTRUCTIONS,
+    HALVES,
     "records",
     "shapes",
 ];
 
 /// What [`counting`] runs.
 pub const INSTRUCTIONS: &str = "instructions";
+
+/// What [`half`] runs.
+pub const HALVES: &str = "machines";
 
 /// The scenario of two nodes with TPMs: one has the machine's, the other a swtpm within it.
 pub const ATTESTED: &str = "attested";
@@ -187,6 +192,23 @@ pub fn counting() -> Vec<Run> {
         always: false,
     };
     vec![scenario.run(None, Extent::Light)]
+}
+
+/// For a machine that has this node of two, in kernel records, and the lab's CA in that folder.
+#[must_use]
+pub fn half(node: Node, ca: &str, extent: Extent) -> Vec<Run> {
+    let scenario = Scenario {
+        program: HALVES,
+        records: Some("kernel"),
+        suites: Suites::Preferred,
+        words: &[],
+        always: false,
+    };
+    let mut run = scenario.run(None, extent);
+    run.name = format!("{HALVES}/{}", node.name());
+    let more = variables(&[("KEDGE_NODE", node.name()), ("KEDGE_LAB_CA", ca)]);
+    run.variables.extend(more);
+    vec![run]
 }
 
 fn test(name: &str) -> Run {

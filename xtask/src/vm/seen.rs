@@ -19,6 +19,17 @@ const SUITES: [&str; 3] = ["AES-128-GCM", "AES-256-GCM", "ChaCha20-Poly1305"];
 #[serde(deny_unknown_fields)]
 pub struct Seen {
     kernel: Vec<Row>,
+    #[serde(default)]
+    pair: Vec<PairRow>,
+}
+
+/// Two nodes on a machine each.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PairRow {
+    opens: String,
+    accepts: String,
+    passed: usize,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,10 +64,21 @@ impl Seen {
         });
     }
 
+    /// That as many passed on these two machines together, and none failed.
+    pub fn add_pair(&mut self, [opens, accepts]: &[Kernel; 2], passed: usize) {
+        self.pair.push(PairRow {
+            opens: opens.name.clone(),
+            accepts: accepts.name.clone(),
+            passed,
+        });
+    }
+
     /// Tests on all of them.
     #[must_use]
     pub fn passed(&self) -> u64 {
-        self.kernel.iter().map(|row| row.passed as u64).sum()
+        let kernels = self.kernel.iter().map(|row| row.passed);
+        let pairs = self.pair.iter().map(|row| row.passed);
+        kernels.chain(pairs).map(|passed| passed as u64).sum()
     }
 
     /// # Errors

@@ -12,24 +12,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 use xtask::lab::Lab;
 use xtask::lab::topology::{CLIENT, LOAD, LOCAL, Pod};
+use xtask::shapes::SHAPES;
 use xtask::shell::wait_for;
 use xtask::stage::{load, play, times, under_the_oracle};
-
-/// Every shape, and whether one thread can play it that never sends and receives at once.
-const SHAPES: [(&str, bool); 12] = [
-    ("client-first", true),
-    ("server-first", true),
-    ("client-half-closes", true),
-    ("server-half-closes", true),
-    ("no-answer", true),
-    ("client-resets", true),
-    ("server-resets", true),
-    ("reset-under-way", true),
-    ("one-byte-writes", true),
-    ("slow-reader", true),
-    ("small-buffers", false),
-    ("both-at-once", false),
-];
 
 /// What a server of each engine listens on first; its shapes have the ports behind it.
 const SERVERS: [(&str, u16); 4] = [
