@@ -6,6 +6,7 @@ use super::packets::{self, Packet, Segment};
 use super::records::{self, Counts, Kind};
 use super::streams::{Half, Stream, Streams};
 use anyhow::{Result, ensure};
+use memchr::memmem;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -70,7 +71,7 @@ pub fn judge(path: &Path, dropped: u64, expected: &Expected) -> Result<Report> {
         report.packets += 1;
         match packet {
             Packet::Tcp(segment) if expected.is_due(&segment) => streams.take(&segment),
-            Packet::Tcp(segment) => report.findings.push(unexpected(segment)),
+            Packet::Tcp(segment) => report.findings.push(unexpected(&segment)),
             Packet::Neighbourhood(kind) => *report.neighbourhood.entry(kind).or_default() += 1,
             Packet::Other(what) => {
                 let problem = Problem::UnexpectedPacket(what);
@@ -87,7 +88,7 @@ pub fn judge(path: &Path, dropped: u64, expected: &Expected) -> Result<Report> {
 }
 
 impl Expected {
-    fn is_due(&self, segment: &Segment) -> bool {
+    fn is_due(&self, segment: &Segment<'_>) -> bool {
         let ports = [segment.from.port(), segment.to.port()];
         ports.contains(&self.peer_port)
             && self.nodes.contains(&segment.from.ip())
@@ -95,13 +96,13 @@ impl Expected {
     }
 }
 
-fn unexpected(segment: Segment) -> Finding {
+fn unexpected(segment: &Segment<'_>) -> Finding {
     let (from, to) = (segment.from, segment.to);
     let at = Position {
         from,
         to,
         offset: 0,
-        bytes: segment.payload,
+        bytes: segment.payload.to_vec(),
     };
     Finding {
         problem: Problem::UnexpectedTuple,
@@ -197,7 +198,7 @@ fn link_seen(stream: &Stream) -> LinkSeen {
 }
 
 fn plaintext_in(half: &Half, markers: &[Vec<u8>]) -> Option<Finding> {
-    let found = |marker: &Vec<u8>| half.bytes.windows(marker.len()).position(|w| w == marker);
+    let found = |marker: &Vec<u8>| memmem::find(&half.bytes, marker);
     let offset = markers.iter().find_map(found)?;
     Some(half.finding(Problem::Plaintext, offset))
 }

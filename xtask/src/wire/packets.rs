@@ -8,7 +8,7 @@ use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-pub struct Segment {
+pub struct Segment<'a> {
     pub from: SocketAddr,
     pub to: SocketAddr,
     pub sequence: u32,
@@ -16,11 +16,11 @@ pub struct Segment {
     pub ack: bool,
     pub fin: bool,
     pub reset: bool,
-    pub payload: Vec<u8>,
+    pub payload: &'a [u8],
 }
 
-pub enum Packet {
-    Tcp(Segment),
+pub enum Packet<'a> {
+    Tcp(Segment<'a>),
     /// How neighbours find each other; carries nothing of an application.
     Neighbourhood(&'static str),
     Other(String),
@@ -30,7 +30,7 @@ pub enum Packet {
 ///
 /// # Errors
 /// When the file is not a complete capture of complete packets.
-pub fn read(path: &Path, mut each: impl FnMut(Packet)) -> Result<()> {
+pub fn read(path: &Path, mut each: impl FnMut(Packet<'_>)) -> Result<()> {
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let mut reader = PcapReader::new(BufReader::new(file))
         .with_context(|| format!("{} is no capture file", path.display()))?;
@@ -48,7 +48,7 @@ pub fn read(path: &Path, mut each: impl FnMut(Packet)) -> Result<()> {
     Ok(())
 }
 
-fn classify(frame: &[u8]) -> Packet {
+fn classify(frame: &[u8]) -> Packet<'_> {
     let packet = match SlicedPacket::from_ethernet(frame) {
         Ok(packet) => packet,
         Err(error) => return Packet::Other(format!("{error}")),
@@ -108,7 +108,7 @@ fn addresses(packet: &SlicedPacket<'_>) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
-fn segment(from: IpAddr, to: IpAddr, tcp: &TcpSlice<'_>) -> Segment {
+fn segment<'a>(from: IpAddr, to: IpAddr, tcp: &TcpSlice<'a>) -> Segment<'a> {
     Segment {
         from: SocketAddr::new(from, tcp.source_port()),
         to: SocketAddr::new(to, tcp.destination_port()),
@@ -117,6 +117,6 @@ fn segment(from: IpAddr, to: IpAddr, tcp: &TcpSlice<'_>) -> Segment {
         ack: tcp.ack(),
         fin: tcp.fin(),
         reset: tcp.rst(),
-        payload: tcp.payload().to_vec(),
+        payload: tcp.payload(),
     }
 }

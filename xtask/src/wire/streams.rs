@@ -40,7 +40,7 @@ pub struct Half {
 }
 
 impl Streams {
-    pub fn take(&mut self, segment: &Segment) {
+    pub fn take(&mut self, segment: &Segment<'_>) {
         if segment.syn && !segment.ack {
             self.open(segment);
         }
@@ -81,7 +81,7 @@ impl Streams {
         });
     }
 
-    fn without_beginning(&mut self, segment: &Segment) {
+    fn without_beginning(&mut self, segment: &Segment<'_>) {
         // A reset answers what nobody listens to; it carries nothing and opens nothing.
         if segment.reset && segment.payload.is_empty() {
             return;
@@ -117,7 +117,7 @@ impl Half {
         }
     }
 
-    fn take(&mut self, segment: &Segment) -> Result<(), Problem> {
+    fn take(&mut self, segment: &Segment<'_>) -> Result<(), Problem> {
         if segment.syn {
             self.start = Some(segment.sequence);
             return if segment.payload.is_empty() {
@@ -131,15 +131,16 @@ impl Half {
             return Ok(());
         }
         let offset = self.offset_of(segment.sequence)?;
-        self.early
-            .entry(offset)
-            .and_modify(|known| {
-                if known.len() < segment.payload.len() {
-                    known.clone_from(&segment.payload);
-                }
-            })
-            .or_insert_with(|| segment.payload.clone());
-        self.join()
+        if offset > self.bytes.len() as u64 {
+            let early = self.early.entry(offset).or_default();
+            if early.len() < segment.payload.len() {
+                early.clear();
+                early.extend_from_slice(segment.payload);
+            }
+            return Ok(());
+        }
+        self.join(offset, segment.payload)?;
+        self.join_early()
     }
 
     /// Sequence numbers wrap every 4 GiB; the nearest place to what we have is the one meant.
@@ -152,27 +153,31 @@ impl Half {
             .ok_or(Problem::Disagreement)
     }
 
-    /// Appends what now continues the bytes; compares what they already hold.
-    fn join(&mut self) -> Result<(), Problem> {
+    /// Appends what now continues the bytes.
+    fn join_early(&mut self) -> Result<(), Problem> {
         while let Some(first) = self.early.first_entry() {
-            let Ok(offset) = usize::try_from(*first.key()) else {
-                return Err(Problem::Gap);
-            };
-            let have = self.bytes.len();
-            if offset > have {
+            let offset = *first.key();
+            if offset > self.bytes.len() as u64 {
                 break;
             }
             let payload = first.remove();
-            let overlap = payload.len().min(have - offset);
-            if self.bytes[offset..offset + overlap] != payload[..overlap] {
-                return Err(Problem::Disagreement);
-            }
-            self.bytes.extend_from_slice(&payload[overlap..]);
+            self.join(offset, &payload)?;
         }
         Ok(())
     }
 
-    fn finding_about(&self, problem: Problem, segment: &Segment) -> Finding {
+    /// Appends what begins within the bytes or at their end; compares what they already hold.
+    fn join(&mut self, offset: u64, payload: &[u8]) -> Result<(), Problem> {
+        let offset = usize::try_from(offset).map_err(|_| Problem::Gap)?;
+        let overlap = payload.len().min(self.bytes.len() - offset);
+        if self.bytes[offset..offset + overlap] != payload[..overlap] {
+            return Err(Problem::Disagreement);
+        }
+        self.bytes.extend_from_slice(&payload[overlap..]);
+        Ok(())
+    }
+
+    fn finding_about(&self, problem: Problem, segment: &Segment<'_>) -> Finding {
         let bytes = segment.payload.iter().copied().take(SHOWN_BYTES).collect();
         let offset = self.offset_of(segment.sequence).unwrap_or(0);
         Finding {

@@ -16,7 +16,7 @@ mod meeting;
 use anyhow::{Context, Result, ensure};
 use meeting::Meeting;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xtask::artifacts::{self, Tools};
 use xtask::lab::attestation::Attesting;
 use xtask::lab::topology::Node;
@@ -65,7 +65,9 @@ fn play(node: Node) -> Result<()> {
     if node == Node::B {
         shapes::serve(&mut half.lab)?;
     }
+    let started = Instant::now();
     half.attest()?;
+    println!("attested within {:.1} s", started.elapsed().as_secs_f64());
     half.plays("shapes", |lab| {
         let mut shapes = SHAPES.iter();
         shapes.try_for_each(|(shape, _)| exact(lab, shape, times(70, 200)))
@@ -147,10 +149,13 @@ impl Half {
 
 fn under_the_oracle(lab: &mut Lab, name: &str, act: fn(&Lab) -> Result<()>) -> Result<()> {
     let capture = Capture::start(lab, name)?;
+    let started = Instant::now();
     let played = act(lab);
+    let took = started.elapsed().as_secs_f64();
     let report = capture.finish(lab);
     played?;
     let report = report?;
+    println!("{name}, played for {took:.1} s: {report}");
     report.is_clean()?;
     ensure!(report.full_handshakes() == 1, "{report}");
     Ok(())
