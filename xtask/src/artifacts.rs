@@ -2,7 +2,8 @@
 
 use crate::bpf;
 use crate::shell::{command, find_program, pass_through};
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The programs under test.
@@ -86,6 +87,9 @@ fn build_control_kedged<const N: usize>(features: [&str; N], name: &str) -> Resu
         // A test machine: it was given what it needs.
         return Ok(folder.join(name));
     }
+    // Nobody else's build gets the name between ours and its copy.
+    let alone = File::create(folder.join("control.lock"))?;
+    alone.lock().context("lock control.lock")?;
     // As cargo builds the program for one of its tests: all that it shares with the tests of the
     // workspace is compiled already.
     let words = "cargo test --workspace --no-run --locked --test reader --features";

@@ -26,6 +26,18 @@ pub fn run_tests<'a>(
     programs: impl Iterator<Item = &'a TestProgram>,
     options: &Options,
 ) -> Result<Tally> {
+    run_tests_in(None, programs, options)
+}
+
+/// The same with the scenarios in a lab of this name.
+///
+/// # Errors
+/// When one of them cannot be started.
+pub fn run_tests_in<'a>(
+    lab: Option<&str>,
+    programs: impl Iterator<Item = &'a TestProgram>,
+    options: &Options,
+) -> Result<Tally> {
     let mut total = Tally::default();
     for program in programs {
         let mut test = Command::new(&program.path);
@@ -37,6 +49,7 @@ pub fn run_tests<'a>(
         if options.full {
             test.env("KEDGE_FULL", "1");
         }
+        test.envs(lab.map(|lab| ("KEDGE_LAB", lab)));
         // Of an error that the client of a scenario is meant to see, its cause says enough.
         test.env("RUST_LIB_BACKTRACE", "0");
         total.add(read_along(test, &program.name())?);
@@ -74,9 +87,10 @@ fn read_along(mut test: Command, name: &str) -> Result<Tally> {
     }
     let status = child.wait().with_context(|| format!("wait for {name}"))?;
     if !status.success() {
-        for line in libtest::failures(lines.iter().map(String::as_str)) {
-            println!("  {line}");
-        }
+        let failures = libtest::failures(lines.iter().map(String::as_str));
+        let failures: String = failures.map(|line| format!("  {line}\n")).collect();
+        // In one piece: other programs may run beside this one.
+        print!("{failures}");
         if tally.failed == 0 {
             tally.broken.push(format!("{name}: {status}"));
         }
