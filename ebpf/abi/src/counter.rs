@@ -66,11 +66,13 @@ counters! {
     LeftEarly = 21, "left_early";
     /// SYNs of workloads that had their share of a worker's accept queue already: TCP repeats them.
     Held = 22, "held";
+    /// TCP packets of connections that are no more, which found a listener of a `require` workload.
+    StrayDropped = 23, "stray_dropped";
 }
 
 impl Counter {
     /// How many there are: the capacity of `COUNTERS`.
-    pub const COUNT: u32 = Self::Held as u32 + 1;
+    pub const COUNT: u32 = Self::StrayDropped as u32 + 1;
 }
 
 #[cfg(test)]

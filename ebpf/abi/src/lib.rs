@@ -54,7 +54,7 @@ pub use socket::{Claim, Client, Original, Patience, Tuple, claim, original};
 pub use verdict::{LpmKey, PortKey, VerdictEntry, VerdictKey};
 
 /// Raised with every change of a layout, a map's type or its capacity.
-pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 4 } else { 3 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 5 } else { 4 };
 
 /// Raised with every change of a map in [`map::STATE`].
 pub const STATE_VERSION: u32 = 1;

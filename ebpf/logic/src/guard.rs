@@ -38,6 +38,9 @@ pub enum Ruling {
     Drop(Option<Segment>),
     /// Dropped: of a probe, to a port that the workload does not declare.
     DropProbe(Segment),
+    /// Dropped: it opens nothing and is of no connection that is there. Most often something else
+    /// has overtaken it, the last FIN's acknowledgement for instance.
+    DropStray,
     /// A SYN for which its workload has no room left in this queue: its TCP will repeat it.
     Hold,
 }
@@ -67,10 +70,10 @@ pub fn ingress<P: Packet, T: Tables, C: Connection>(
         }
         match connection.filed(&opened_by_source(segment)) {
             Some(opener) => admit(tables, owner, opener, segment.destination.port, segment),
-            None => pass_if(
-                !segment.opens && is_answer(tables, owner, &segment.source),
-                segment,
-            ),
+            None if segment.opens => Ruling::Drop(Some(*segment)),
+            None if is_answer(tables, owner, &segment.source) => Ruling::Pass,
+            None if connection.is_listener() => Ruling::DropStray,
+            None => Ruling::Drop(Some(*segment)),
         }
     })
 }
@@ -299,6 +302,23 @@ mod tests {
         assert!(receives("192.0.2.1:40000", "10.1.0.1:80", SYN, &filed));
         assert!(sends("10.1.0.1:80", "192.0.2.1:40000", SYN_ACK, &filed));
         assert!(!receives("192.0.2.1:40001", "10.1.0.1:80", SYN, &filed));
+    }
+
+    #[test]
+    fn what_opens_nothing_and_finds_a_listener_is_a_stray_and_no_attempt() {
+        let rules = |from, flags, filed: &Filed| {
+            let packet = tcp4(from, "10.1.0.1:80", flags, 0);
+            ingress(&owner(class::REQUIRE), &packet, &world(), filed)
+        };
+        let listener = Filed::knock(kedge_abi::queue::NOBODY);
+        for flags in [ACK, SYN_ACK] {
+            assert_eq!(rules("10.2.0.1:40000", flags, &listener), Ruling::DropStray);
+        }
+        let syn = rules("10.2.0.1:40000", SYN, &listener);
+        assert!(matches!(syn, Ruling::Drop(Some(_))));
+        let connected = rules("10.2.0.1:40000", ACK, &Filed::default());
+        assert!(matches!(connected, Ruling::Drop(Some(_))));
+        assert_eq!(rules("198.51.100.1:443", ACK, &listener), Ruling::Pass);
     }
 
     #[test]

@@ -113,6 +113,10 @@ fn act(packet: &Buffer, owner: &Owner, ruling: Ruling, dropped: (Counter, EventK
             tell(EventKind::ProbeDropped, 0, &subject);
             DROP
         }
+        Ruling::DropStray => {
+            count(Counter::StrayDropped);
+            DROP
+        }
         Ruling::Hold => {
             count(Counter::Held);
             DROP

@@ -118,7 +118,10 @@ fn a_forged_source_opens_no_connection_to_a_require_pod() {
                 let client = event["client"].as_str().unwrap_or_default();
                 drops(event, &server()) && client.starts_with(&CLIENT.v4().to_string())
             })?;
-            Ok(())
+            // The SYN was told; data of no connection is nobody's attempt, and as much dropped.
+            wait_for("the stray to be counted", Duration::from_secs(5), || {
+                Ok((strays(lab)? > 0).then_some(()))
+            })
         })?;
         ensure!(sent_by(&report, CLIENT.v4().into()) >= 2, "{report}");
         ensure!(sent_by(&report, LOAD.v4().into()) == 0, "{report}");
@@ -236,6 +239,12 @@ fn binds(lab: &Lab, place: &str) -> Result<bool> {
 fn forge(lab: &Lab, from: &'static Pod, source: &Pod, to: &Pod) -> Result<Value> {
     let (source, to) = (at(source.v4(), 40_000), at(to.v4(), LOAD_PORT));
     load(lab, from, &["forge", &source, &to]).context("forge")
+}
+
+fn strays(lab: &Lab) -> Result<u64> {
+    let status: Value = serde_json::from_str(&lab.kedge(Node::B, &["status", "--json"])?)?;
+    let counted = status["capture"]["counters"]["stray_dropped"].as_u64();
+    counted.context("no such counter")
 }
 
 /// Frames on the wire past kedge with this source.
