@@ -164,6 +164,9 @@ pub const EVENTS_REMEMBERED: usize = 4_096;
 pub const FILES_SETTLE: Duration = Duration::from_millis(100);
 /// How often files and cgroups are looked at where no notification came.
 pub const FILES_POLL: Duration = Duration::from_secs(2);
+/// How long kedged's own guard lets packets to a node pass that has left the directory; closing what
+/// there was with it takes a fraction of this.
+pub const FAREWELL: Duration = Duration::from_secs(2);
 /// Shortest time between two looks that flows ask for.
 pub const FILES_POLL_MIN: Duration = Duration::from_millis(50);
 /// How long the other daemon of a hand-over may take to answer.

@@ -1,9 +1,11 @@
 //! The directory moves under open flows.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use std::time::Duration;
-use xtask::lab::Lab;
-use xtask::lab::topology::{CLIENT, LOAD, Node, PODS, Pod};
+use xtask::lab::topology::{CLIENT, LOAD, Node, PEER_PORT, PODS, Pod};
+use xtask::lab::{Lab, documents};
+use xtask::shell::wait_for;
 use xtask::stage::{becomes_reachable, next_version, play, put_into_directory, told};
 use xtask::waiting::{Waiting, is_told, unix_ms};
 
@@ -23,6 +25,44 @@ fn a_destination_that_its_own_node_loses_ends_its_flows() {
 #[test]
 fn a_source_that_the_other_node_loses_ends_its_flows() {
     play(|lab| loses(lab, Node::B, &CLIENT, "source-mismatch"));
+}
+
+/// Its link and carriers are closed in words that arrive: kedged's own guard drops none of them, which
+/// would be repeated for minutes.
+#[test]
+fn a_node_that_leaves_the_directory_is_parted_from_at_once_and_in_order() {
+    play(|lab| {
+        let flow = Waiting::idle(lab)?;
+        let (told_a, told_b) = (told(lab, Node::A)?, told(lab, Node::B)?);
+        let (dropped, since) = (dropped_by_its_guard(lab)?, unix_ms());
+        let there = "name = \"b\"\n";
+        let gone = format!("{there}kedge = false\n");
+        let directory = documents::directory(next_version(), &PODS).replacen(there, &gone, 1);
+        lab.write_directory_text(Node::A, &directory)?;
+        let took = flow.error_after(since, DECIDED)?;
+        println!("its flow was reset after {took} ms");
+        is_told(lab, Node::A, told_a, &["link-down", "not in our directory"])?;
+        is_told(lab, Node::B, told_b, &["link-down"])?;
+        wait_for("its sockets to be gone", DECIDED, || {
+            let sockets = lab.run(Node::A, &["ss", "-Htan"])?;
+            let port = format!(":{PEER_PORT} ");
+            let ended = |line: &str| line.starts_with("LISTEN") || line.starts_with("TIME-WAIT");
+            let open = |line: &&str| line.contains(&port) && !ended(line);
+            match sockets.lines().find(open) {
+                Some(line) => bail!("still there: {line}"),
+                None => Ok(Some(())),
+            }
+        })?;
+        ensure!(dropped_by_its_guard(lab)? == dropped, "FINs were dropped");
+        put_into_directory(lab, &PODS)?;
+        becomes_reachable(lab, &CLIENT)
+    });
+}
+
+fn dropped_by_its_guard(lab: &Lab) -> Result<u64> {
+    let status: Value = serde_json::from_str(&lab.kedge(Node::A, &["status", "--json"])?)?;
+    let counted = status["capture"]["counters"]["daemon_dropped"].as_u64();
+    counted.context("no such counter")
 }
 
 /// The directory of one node loses a pod, and the other's does not.

@@ -5,7 +5,7 @@ use anyhow::Result;
 use std::net::Ipv4Addr;
 use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, LOCAL, Node, PODS, Pod, SERVICES};
 use xtask::lab::{Lab, documents};
-use xtask::stage::{at, everywhere, next_version, put_into_directory, reaches, server};
+use xtask::stage::{at, everywhere, next_version, put_into_directory, reaches, server, told};
 
 pub const FAULTS: [Fault; 9] = [
     Fault {
@@ -113,11 +113,20 @@ pub const FAULTS: [Fault; 9] = [
         inject: |lab| {
             let text = documents::directory(next_version(), &PODS);
             let b = "name = \"b\"\n";
+            let since = told(lab, Node::A)?;
             write_directory(lab, &text.replacen(b, &format!("{b}kedge = false\n"), 1))?;
+            // Workers refuse at once, and a moment later the programs do, which is meant here.
             xtask::shell::wait_for(
                 "node b to be without kedge",
                 std::time::Duration::from_secs(5),
-                || Ok((!works(lab)?).then_some(())),
+                || {
+                    try_to_reach(lab)?;
+                    let events = lab.events(Node::A)?;
+                    let mut new = events.lines().skip(since);
+                    Ok(new
+                        .any(|event| event.contains("not known with kedge"))
+                        .then_some(()))
+                },
             )
         },
         kind: "capture-refused",

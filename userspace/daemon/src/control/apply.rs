@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::control::cgroups::{self, CgroupError};
+use crate::control::farewells::Farewells;
 use crate::control::sources::{self, SourceError, Sources};
 use crate::errno::{ECONNREFUSED, EHOSTUNREACH};
 use crate::events::{Events, chain};
@@ -49,6 +50,7 @@ pub struct Control {
     trust: Trust,
     rejected: Rejected,
     applied: Option<(Verdicts, Vec<Cgroup>)>,
+    farewells: Farewells,
     /// Cgroups of local workloads in `require`.
     required: HashSet<u64>,
 }
@@ -114,6 +116,7 @@ impl Control {
             trust: trust.clone(),
             rejected,
             applied,
+            farewells: Farewells::default(),
             required: HashSet::new(),
         }
     }
@@ -155,7 +158,8 @@ impl Control {
         let verdicts = kedge_policy::compile(&directory, &policy, &self.config.node);
         let found = cgroups::find(&self.config, &verdicts.workloads)?;
         let wanted = (verdicts, found.cgroups);
-        if self.applied.as_ref() == Some(&wanted) {
+        let now = Instant::now();
+        if self.applied.as_ref() == Some(&wanted) && !self.farewells.are_due(now) {
             return Ok(());
         }
         let mut told = translate(&wanted.0, &directory, &found.workloads);
@@ -165,6 +169,7 @@ impl Control {
         let verifier = self.config.attestation.verifier;
         let is_free = |at: &SocketAddr| told.nodes.iter().all(|node| node.ip() != at.ip());
         told.nodes.extend(verifier.filter(is_free));
+        told.nodes = self.farewells.take(told.nodes, now);
         self.world.replace(World {
             node: self.config.node.clone(),
             trust_domain: self.config.trust_domain.clone(),

@@ -3,6 +3,7 @@
 
 mod apply;
 mod cgroups;
+mod farewells;
 mod kernel;
 mod routes;
 mod sources;

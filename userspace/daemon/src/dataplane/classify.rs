@@ -164,10 +164,12 @@ pub fn reclassify(
     nodes: (&NodeName, &NodeName),
 ) -> Result<(), Refusal> {
     let (source_node, destination_node) = nodes;
-    if !world
-        .directory
-        .places(source_node, &parties.source, parties.client.ip())
-    {
+    let directory = &world.directory;
+    let has_kedge = |name: &NodeName| {
+        *name == world.node || directory.node(name).is_some_and(|node| node.kedge)
+    };
+    let is_placed = directory.places(source_node, &parties.source, parties.client.ip());
+    if !is_placed || !has_kedge(source_node) {
         return Err(Refusal::SourceMismatch);
     }
     let endpoint = parties.endpoint;
@@ -180,6 +182,9 @@ pub fn reclassify(
         && placed.node == *destination_node;
     if !same {
         return Err(Refusal::Stale);
+    }
+    if !has_kedge(destination_node) {
+        return Err(Refusal::NodeUnmanaged);
     }
     check_policy(
         world,
@@ -474,6 +479,9 @@ allow = [
         assert_eq!(again(&anew, POLICY), Err(Refusal::Stale));
         let moved = |text: &str| text.replace("10.2.0.1", "10.2.0.7");
         assert_eq!(again(&moved, POLICY), Err(Refusal::Stale));
+        let b = "[\"10.0.0.2\"]";
+        let without_kedge = |text: &str| text.replace(b, &format!("{b}, kedge = false"));
+        assert_eq!(again(&without_kedge, POLICY), Err(Refusal::NodeUnmanaged));
         let client_gone = |text: &str| text.replace("10.1.0.1", "10.1.0.7");
         assert_eq!(again(&client_gone, POLICY), Err(Refusal::SourceMismatch));
     }

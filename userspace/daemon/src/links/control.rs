@@ -302,6 +302,10 @@ impl Control {
             }
             Command::AskRenewal => self.session.ask_renewal()?,
             Command::Drain => self.drain()?,
+            Command::Part(node) => {
+                self.session.close();
+                return Err(ControlError::UnknownNode(node));
+            }
             Command::Distrust(error) => {
                 self.session.close();
                 return Err(ControlError::Distrusted(error));

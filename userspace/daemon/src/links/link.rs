@@ -29,6 +29,8 @@ pub enum Command {
     AskRenewal,
     /// Open no more flows; erase the link after a while.
     Drain,
+    /// The directory does not have the peer's node any more, or without kedge: close at once.
+    Part(NodeName),
     /// What the peer has proven does not count any more: close at once.
     Distrust(SvidError),
     /// Its Attestation Result does not count any more: say so, and close.

@@ -110,8 +110,10 @@ impl Manager {
         mut credentials: mpsc::Receiver<Credential>,
     ) {
         let mut due = tokio::time::interval(Duration::from_secs(1));
+        let mut changes = self.world.changes();
         loop {
             tokio::select! {
+                Ok(()) = changes.changed() => self.part(),
                 Some(demand) = demands.recv() => self.demand(demand),
                 Some(stranger) = strangers.recv() => self.answer(stranger),
                 Some(credential) = credentials.recv() => self.take(credential),
@@ -309,6 +311,19 @@ impl Manager {
         }
         if !lost.is_empty() {
             self.world.decide_again();
+        }
+    }
+
+    /// Closes links to nodes that the directory does not have any more, or without kedge.
+    fn part(&self) {
+        let world = self.world.load();
+        let is_known =
+            |node: &NodeName| world.directory.node(node).is_some_and(|known| known.kedge);
+        for link in self.links.all() {
+            if !is_known(&link.peer) {
+                self.links.remove(&link);
+                link.command(Command::Part(link.peer.clone()));
+            }
         }
     }
 
