@@ -193,6 +193,16 @@ pub fn seen(lab: &Lab) -> Result<Value> {
     load(lab, &LOAD, &["report", &format!("127.0.0.1:{LOAD_PORT}")])
 }
 
+/// What a node's programs have counted under that name.
+///
+/// # Errors
+/// When there is no such counter.
+pub fn captured(lab: &Lab, node: Node, counter: &str) -> Result<u64> {
+    let status: Value = serde_json::from_str(&lab.kedge(node, &["status", "--json"])?)?;
+    let counted = status["capture"]["counters"][counter].as_u64();
+    counted.with_context(|| format!("no counter {counter}: {status}"))
+}
+
 pub fn clear(lab: &Lab) -> Result<()> {
     load::<Value>(
         lab,

@@ -103,6 +103,12 @@ impl Directory {
             .map(|at| &self.entries.nodes[*at])
     }
 
+    /// Whether there is such a node, with a kedged on it.
+    #[must_use]
+    pub fn has_kedge(&self, name: &NodeName) -> bool {
+        self.node(name).is_some_and(|node| node.kedge)
+    }
+
     /// The node whose own address it is.
     #[must_use]
     pub fn node_at(&self, ip: IpAddr) -> Option<&Node> {

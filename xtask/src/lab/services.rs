@@ -23,8 +23,8 @@ pub struct Server {
     pub port: u16,
 }
 
-/// Starts all of these nodes, or only kedge's own where `KEDGE_LAB_SERVERS` is set; each is ready
-/// once it listens.
+/// Starts kedge's own of these nodes and, unless `KEDGE_LAB_SERVERS` is set, all others; each is
+/// ready once it listens.
 ///
 /// # Errors
 /// When one cannot be started.

@@ -89,15 +89,20 @@ pub fn pairs() -> Result<Vec<[Kernel; 2]>> {
 /// # Errors
 /// When the table has no such kernel, or kedge cannot be loaded on one.
 pub fn pair(opens: &str, accepts: &str) -> Result<[Kernel; 2]> {
-    let one = |name: &str| {
-        let kernel = choose(&[name.to_owned()])?.remove(0);
-        ensure!(
-            kernel.capture,
-            "kedge's programs cannot be loaded on Linux {name}"
-        );
-        Ok(kernel)
-    };
-    Ok([one(opens)?, one(accepts)?])
+    Ok([capturing(opens)?, capturing(accepts)?])
+}
+
+/// The one of that name.
+///
+/// # Errors
+/// When the table has no such kernel, or kedge cannot be loaded on it.
+pub fn capturing(name: &str) -> Result<Kernel> {
+    let kernel = choose(&[name.to_owned()])?.remove(0);
+    ensure!(
+        kernel.capture,
+        "kedge's programs cannot be loaded on Linux {name}"
+    );
+    Ok(kernel)
 }
 
 fn table() -> Result<Table> {

@@ -23,8 +23,7 @@ use crate::artifacts::Tools;
 use anyhow::{Context, Result, ensure};
 use kernels::Kernel;
 use machine::{End, Qemu};
-pub use parts::build_init;
-use parts::{Outcome, Parts};
+use parts::{Outcome, Parts, build_init};
 pub use plan::Extent;
 use programs::{Program, Role};
 use seen::Seen;
@@ -141,11 +140,7 @@ fn tests_for<'a>(kernel: &Kernel, programs: &'a [Program]) -> Vec<&'a str> {
 /// # Errors
 /// When the kernel cannot carry kedge, a measurement fails, or two do not agree.
 pub fn bench(name: &str, tools: &Tools) -> Result<()> {
-    let kernel = kernels::choose(&[name.to_owned()])?.remove(0);
-    ensure!(
-        kernel.capture,
-        "kedge's programs cannot be loaded on Linux {name}"
-    );
+    let kernel = kernels::capturing(name)?;
     let parts = Parts::build(tools)?;
     let (unpacked, image) = parts.image(&kernel, &plan::counting())?;
     let folder = machine::folder(&format!("{name}-bench"))?;

@@ -1,12 +1,11 @@
 //! The directory moves under open flows.
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Result, bail, ensure};
 use std::time::Duration;
 use xtask::lab::topology::{CLIENT, LOAD, Node, PEER_PORT, PODS, Pod};
 use xtask::lab::{Lab, documents};
 use xtask::shell::wait_for;
-use xtask::stage::{becomes_reachable, next_version, play, put_into_directory, told};
+use xtask::stage::{becomes_reachable, captured, next_version, play, put_into_directory, told};
 use xtask::waiting::{Waiting, is_told, unix_ms};
 
 /// A change of directory decides open flows within this long.
@@ -34,7 +33,7 @@ fn a_node_that_leaves_the_directory_is_parted_from_at_once_and_in_order() {
     play(|lab| {
         let flow = Waiting::idle(lab)?;
         let (told_a, told_b) = (told(lab, Node::A)?, told(lab, Node::B)?);
-        let (dropped, since) = (dropped_by_its_guard(lab)?, unix_ms());
+        let (dropped, since) = (captured(lab, Node::A, "daemon_dropped")?, unix_ms());
         let there = "name = \"b\"\n";
         let gone = format!("{there}kedge = false\n");
         let directory = documents::directory(next_version(), &PODS).replacen(there, &gone, 1);
@@ -53,16 +52,13 @@ fn a_node_that_leaves_the_directory_is_parted_from_at_once_and_in_order() {
                 None => Ok(Some(())),
             }
         })?;
-        ensure!(dropped_by_its_guard(lab)? == dropped, "FINs were dropped");
+        ensure!(
+            captured(lab, Node::A, "daemon_dropped")? == dropped,
+            "FINs were dropped"
+        );
         put_into_directory(lab, &PODS)?;
         becomes_reachable(lab, &CLIENT)
     });
-}
-
-fn dropped_by_its_guard(lab: &Lab) -> Result<u64> {
-    let status: Value = serde_json::from_str(&lab.kedge(Node::A, &["status", "--json"])?)?;
-    let counted = status["capture"]["counters"]["daemon_dropped"].as_u64();
-    counted.context("no such counter")
 }
 
 /// The directory of one node loses a pod, and the other's does not.

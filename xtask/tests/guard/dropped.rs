@@ -11,7 +11,8 @@ use xtask::lab::topology::{
 use xtask::lab::{Lab, documents};
 use xtask::shell::wait_for;
 use xtask::stage::{
-    at, client_reaches, is_told, load, next_version, play, reaches, server, told, under_the_oracle,
+    at, captured, client_reaches, is_told, load, next_version, play, reaches, server, told,
+    under_the_oracle,
 };
 use xtask::wire::{Problem, Report};
 
@@ -120,7 +121,7 @@ fn a_forged_source_opens_no_connection_to_a_require_pod() {
             })?;
             // The SYN was told; data of no connection is nobody's attempt, and as much dropped.
             wait_for("the stray to be counted", Duration::from_secs(5), || {
-                Ok((strays(lab)? > 0).then_some(()))
+                Ok((captured(lab, Node::B, "stray_dropped")? > 0).then_some(()))
             })
         })?;
         ensure!(sent_by(&report, CLIENT.v4().into()) >= 2, "{report}");
@@ -239,12 +240,6 @@ fn binds(lab: &Lab, place: &str) -> Result<bool> {
 fn forge(lab: &Lab, from: &'static Pod, source: &Pod, to: &Pod) -> Result<Value> {
     let (source, to) = (at(source.v4(), 40_000), at(to.v4(), LOAD_PORT));
     load(lab, from, &["forge", &source, &to]).context("forge")
-}
-
-fn strays(lab: &Lab) -> Result<u64> {
-    let status: Value = serde_json::from_str(&lab.kedge(Node::B, &["status", "--json"])?)?;
-    let counted = status["capture"]["counters"]["stray_dropped"].as_u64();
-    counted.context("no such counter")
 }
 
 /// Frames on the wire past kedge with this source.

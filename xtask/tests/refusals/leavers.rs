@@ -6,7 +6,7 @@ use std::time::Duration;
 use xtask::lab::Lab;
 use xtask::lab::topology::{CLIENT, Node};
 use xtask::shell::wait_for;
-use xtask::stage::{load, play, server, told};
+use xtask::stage::{captured, load, play, server, told};
 
 /// Packets leave the pod one by one, each 8 ms after the one before: the last of a handshake when
 /// the application has its connection and has reset it, and the reset behind that.
@@ -19,12 +19,12 @@ const LEAVERS: u64 = 50;
 #[test]
 fn an_application_that_resets_what_it_has_just_connected_is_counted_and_no_alarm() {
     play(|lab| {
-        let (since, before) = (told(lab, Node::A)?, left_early(lab)?);
+        let (since, before) = (told(lab, Node::A)?, captured(lab, Node::A, "left_early")?);
         lab.run(&CLIENT, &["sh", "-ec", SLOW])?;
         let left = leave(lab);
         lab.run(&CLIENT, &["sh", "-ec", UNDO])?;
         left?;
-        let counted = left_early(lab)? - before;
+        let counted = captured(lab, Node::A, "left_early")? - before;
         // An application that a busy machine delays resets a connection that is complete: no case
         // of this test, as long as most of them are.
         ensure!(counted > LEAVERS / 2, "{counted} counted");
@@ -46,10 +46,4 @@ fn leave(lab: &Lab) -> Result<()> {
         let queue = lab.run(&CLIENT, &["tc", "-s", "qdisc", "show", "dev", "eth0"])?;
         Ok(queue.contains("backlog 0b 0p").then_some(()))
     })
-}
-
-fn left_early(lab: &Lab) -> Result<u64> {
-    let status: Value = serde_json::from_str(&lab.kedge(Node::A, &["status", "--json"])?)?;
-    let counted = status["capture"]["counters"]["left_early"].as_u64();
-    counted.ok_or_else(|| anyhow::anyhow!("no such counter: {status}"))
 }

@@ -165,9 +165,7 @@ pub fn reclassify(
 ) -> Result<(), Refusal> {
     let (source_node, destination_node) = nodes;
     let directory = &world.directory;
-    let has_kedge = |name: &NodeName| {
-        *name == world.node || directory.node(name).is_some_and(|node| node.kedge)
-    };
+    let has_kedge = |name: &NodeName| *name == world.node || directory.has_kedge(name);
     let is_placed = directory.places(source_node, &parties.source, parties.client.ip());
     if !is_placed || !has_kedge(source_node) {
         return Err(Refusal::SourceMismatch);

@@ -354,14 +354,7 @@ impl Control {
 
     fn establish(&mut self, established: Established) -> Result<(), ControlError> {
         let name = established.peer.name().clone();
-        let known = self
-            .context
-            .world
-            .load()
-            .directory
-            .node(&name)
-            .is_some_and(|n| n.kedge);
-        if !known {
+        if !self.context.world.load().directory.has_kedge(&name) {
             self.session.close();
             return Err(ControlError::UnknownNode(name));
         }

@@ -317,10 +317,8 @@ impl Manager {
     /// Closes links to nodes that the directory does not have any more, or without kedge.
     fn part(&self) {
         let world = self.world.load();
-        let is_known =
-            |node: &NodeName| world.directory.node(node).is_some_and(|known| known.kedge);
         for link in self.links.all() {
-            if !is_known(&link.peer) {
+            if !world.directory.has_kedge(&link.peer) {
                 self.links.remove(&link);
                 link.command(Command::Part(link.peer.clone()));
             }
