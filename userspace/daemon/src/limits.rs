@@ -62,10 +62,10 @@ pub const LOOK_ENDPOINTS: usize = 16;
 /// Connections per worker to the peer port that have not said which link they belong to; a newer
 /// one takes the place of the oldest of whoever has most.
 pub const STRANGERS_PER_WORKER: usize = 1_024;
-/// How long such a connection may stay silent.
-pub const STRANGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the rest of a first flight may take once its first byte is there.
-pub const FIRST_FLIGHT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long such a connection may stay silent: TCP sends what was lost four times within it.
+pub const STRANGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the rest of a first flight may take once its first byte is there; as above.
+pub const FIRST_FLIGHT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Idle carriers per worker and peer, at most.
 pub const CARRIERS_PER_PEER: usize = 16;

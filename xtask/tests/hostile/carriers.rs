@@ -77,7 +77,7 @@ fn a_carrier_that_is_none_of_ours_is_refused_and_harms_none() {
             (("strangers.bad-flight", "so it was reflected"), &reflected),
             (("strangers.unknown-link", "no link 5a5a5a5a"), &unknown),
             (
-                ("strangers.bad-flight", "nothing said within 2 s"),
+                ("strangers.bad-flight", "nothing said within 5 s"),
                 &forged[..20],
             ),
         ] {

@@ -50,11 +50,11 @@ pub enum Unaccepted {
     Continuation(#[from] Untaken),
     #[error("first flight: {0}")]
     Frame(#[from] kedge_record::FrameError),
-    #[error("first flight: not complete within 2 s")]
+    #[error("first flight: not complete within 5 s")]
     Slow,
     #[error("first flight: longer than a buffer")]
     TooLong,
-    #[error("nothing said within 2 s")]
+    #[error("nothing said within 5 s")]
     Silent,
     #[error("given up for newer ones, since {STRANGERS_PER_WORKER} had not said who they are")]
     Crowded,
