@@ -50,11 +50,11 @@ pub enum Unaccepted {
     Continuation(#[from] Untaken),
     #[error("first flight: {0}")]
     Frame(#[from] kedge_record::FrameError),
-    #[error("first flight: not complete within 5 s")]
+    #[error("first flight: not complete within {} s", FIRST_FLIGHT_TIMEOUT.as_secs())]
     Slow,
     #[error("first flight: longer than a buffer")]
     TooLong,
-    #[error("nothing said within 5 s")]
+    #[error("nothing said within {} s", STRANGER_TIMEOUT.as_secs())]
     Silent,
     #[error("given up for newer ones, since {STRANGERS_PER_WORKER} had not said who they are")]
     Crowded,
