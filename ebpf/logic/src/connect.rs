@@ -3,6 +3,7 @@
 use crate::cgroup::Owner;
 use crate::errno::{EADDRNOTAVAIL, ECONNREFUSED, EPERM};
 use crate::tables::{Tables, verdict_for};
+use core::num::NonZero;
 use kedge_abi::{Endpoint, Place, Refusal, RefusalKey, Root, class, limits, place, verdict};
 
 /// A connect() that a program was asked about.
@@ -132,20 +133,21 @@ fn slot_for<T: Tables>(tables: &T, attempt: &Attempt) -> Option<u32> {
 
 #[inline(always)]
 fn fresh_worker<T: Tables>(tables: &T, root: &Root, attempt: &Attempt) -> Option<u32> {
-    let workers = root.workers;
-    if workers == 0 || workers > limits::WORKERS {
+    let workers = NonZero::new(root.workers)?;
+    if workers.get() > limits::WORKERS {
         return None;
     }
     let first = spread(attempt.socket_cookie) % workers;
-    let mut step = 0;
-    while step < limits::WORKERS && step < workers {
+    let mut fresh = None;
+    tables.any(workers.get(), |step| {
         let worker = (first + step) % workers;
-        if is_fresh(tables.beat(worker), attempt.now) {
-            return Some(worker);
+        let found = is_fresh(tables.beat(worker), attempt.now);
+        if found {
+            fresh = Some(worker);
         }
-        step += 1;
-    }
-    None
+        found
+    });
+    fresh
 }
 
 /// A beat from after `now` was taken on another CPU a moment ago.

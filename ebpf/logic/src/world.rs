@@ -186,6 +186,10 @@ impl Tables for World {
     fn beat(&self, worker: u32) -> u64 {
         self.beats[worker as usize]
     }
+
+    fn any(&self, count: u32, is_it: impl FnMut(u32) -> bool) {
+        let _ = (0..count).any(is_it);
+    }
 }
 
 /// What is filed about a packet's connection.

@@ -26,6 +26,7 @@ mod peername;
 mod pending;
 mod queue;
 mod released;
+mod repeat;
 mod sock_addr;
 mod sockets;
 mod storage;

@@ -1,5 +1,6 @@
 //! The maps, by the names and capacities of the ABI, and as kedge-logic sees them.
 
+use crate::repeat;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
@@ -121,5 +122,10 @@ impl Tables for Maps {
     #[inline(always)]
     fn beat(&self, worker: u32) -> u64 {
         BEATS.get(worker).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn any(&self, count: u32, is_it: impl FnMut(u32) -> bool) {
+        repeat::until(count, is_it);
     }
 }
