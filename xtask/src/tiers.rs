@@ -54,9 +54,9 @@ const SCENARIOS: [&str; 16] = [
     "variants",
 ];
 
-/// Of these, those that mostly wait for what is promised in seconds: they do so beside the others, in
-/// a lab of their own.
-const WAITING: [&str; 1] = ["attested"];
+/// Of these, those that mostly wait, for what is promised in seconds or for a kernel's timers: they do
+/// so beside the others, in a lab of their own.
+const WAITING: [&str; 3] = ["attested", "guard", "tables"];
 const THEIR_LAB: &str = "waiting";
 
 struct Tier {

@@ -23,9 +23,10 @@ use kedge_capture::{
 };
 use kedge_model::Mode;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -110,53 +111,60 @@ impl Lab {
     }
 
     fn make_network(&self) {
-        for netns in ["n", "a", "b"] {
-            ip(&format!("netns add {}", self.netns(netns)));
-            ip(&format!("-n {} link set lo up", self.netns(netns)));
+        let netns = ["n", "a", "b"];
+        ip(
+            None,
+            &netns.map(|which| format!("netns add {}", self.netns(which))),
+        );
+        for which in netns {
             // Link-local addresses serve at once, not after a second of looking for twins.
-            self.write_sysctl(netns, "net/ipv6/conf/default/accept_dad", 0);
+            self.write_sysctl(which, "net/ipv6/conf/default/accept_dad", 0);
         }
         self.write_sysctl("n", "net/ipv4/ip_forward", 1);
         self.write_sysctl("n", "net/ipv6/conf/all/forwarding", 1);
-        self.make_pod("a", 1);
-        self.make_pod("b", 2);
-        let node = self.netns("n");
-        ip(&format!("-n {node} route add local 169.254.76.0/22 dev lo"));
-        ip(&format!(
-            "-n {node} -6 route add local fd6b:6564:6765::/118 dev lo"
-        ));
-    }
-
-    fn make_pod(&self, pod: &str, net: u8) {
-        let (node, netns) = (self.netns("n"), self.netns(pod));
-        ip(&format!(
-            "-n {node} link add name to-{pod} type veth peer name eth0 netns {netns}"
-        ));
-        let to_pod = format!("to-{pod}");
-        for (netns, device, host) in [(&node, to_pod.as_str(), 1), (&netns, "eth0", 2)] {
-            ip(&format!(
-                "-n {netns} addr add 10.66.{net}.{host}/24 dev {device}"
+        let pods = [("a", 1), ("b", 2)];
+        let mut node = vec!["link set lo up".to_owned()];
+        for (pod, net) in pods {
+            let (device, netns) = (format!("to-{pod}"), self.netns(pod));
+            node.push(format!(
+                "link add name {device} type veth peer name eth0 netns {netns}"
             ));
-            ip(&format!(
-                "-n {netns} addr add fd66:{net}::{host}/64 dev {device} nodad"
-            ));
-            ip(&format!("-n {netns} link set {device} up"));
+            node.extend(link_lines(&device, net, 1));
         }
-        ip(&format!("-n {netns} route add default via 10.66.{net}.1"));
-        ip(&format!(
-            "-n {netns} -6 route add default via fd66:{net}::1"
-        ));
+        node.push("route add local 169.254.76.0/22 dev lo".to_owned());
+        node.push("route add local fd6b:6564:6765::/118 dev lo".to_owned());
+        ip(Some(&self.netns("n")), &node);
+        for (pod, net) in pods {
+            let mut lines = vec!["link set lo up".to_owned()];
+            lines.extend(link_lines("eth0", net, 2));
+            lines.push(format!("route add default via 10.66.{net}.1"));
+            lines.push(format!("route add default via fd66:{net}::1"));
+            ip(Some(&self.netns(pod)), &lines);
+        }
     }
 
     /// Changes the network of `n`, `a` or `b`, in the words of ip(8).
     pub fn ip(&self, netns: &str, words: &str) {
-        ip(&format!("-n {} {words}", self.netns(netns)));
+        ip(Some(&self.netns(netns)), &[words.to_owned()]);
     }
 
     fn write_sysctl(&self, netns: &str, path: &str, value: u32) {
-        let netns = format!("--net=/run/netns/{}", self.netns(netns));
-        let write = format!("echo {value} > /proc/sys/{path}");
-        run(Command::new("nsenter").args([&netns, "sh", "-c", &write]));
+        let written = self.within(netns, || {
+            fs::write(format!("/proc/sys/{path}"), value.to_string())
+        });
+        written.unwrap_or_else(|error| panic!("{path} of {netns}: {error}"));
+    }
+
+    /// Does it in the network namespace `n`, `a` or `b`.
+    fn within<T: Send>(&self, netns: &str, act: impl FnOnce() -> T + Send) -> T {
+        let netns = File::open(format!("/run/netns/{}", self.netns(netns))).expect("open netns");
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+                act()
+            });
+            inside.join().expect("the act does not panic")
+        })
     }
 
     fn netns(&self, which: &str) -> String {
@@ -197,14 +205,7 @@ impl Lab {
     }
 
     pub fn try_load_object(&self, object: &[u8]) -> Result<Capture, CaptureError> {
-        let netns = File::open(format!("/run/netns/{}", self.netns("n"))).expect("open netns");
-        thread::scope(|scope| {
-            let load = scope.spawn(|| {
-                nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
-                Capture::load(&self.config(), object)
-            });
-            load.join().expect("load capture")
-        })
+        self.within("n", || Capture::load(&self.config(), object))
     }
 
     /// A generation with full tables, not attached yet: both pods in this mode, both places
@@ -361,12 +362,29 @@ fn cgroup2() -> Option<PathBuf> {
         .and_then(|mount| mount.get(1).map(PathBuf::from))
 }
 
-fn ip(arguments: &str) {
-    run(Command::new("ip").args(arguments.split(' ')));
+/// The ends of a pod's link have the addresses of its network with this last number.
+fn link_lines(device: &str, net: u8, host: u8) -> [String; 3] {
+    [
+        format!("addr add 10.66.{net}.{host}/24 dev {device}"),
+        format!("addr add fd66:{net}::{host}/64 dev {device} nodad"),
+        format!("link set {device} up"),
+    ]
 }
 
-fn run(command: &mut Command) {
-    let output = command.output().expect("run");
+/// These lines of ip(8), by one process: an emulated machine takes long to start each.
+fn ip(netns: Option<&str>, lines: &[String]) {
+    let mut command = Command::new("ip");
+    command.args(netns.iter().flat_map(|netns| ["-n", netns]));
+    command.args(["-batch", "-"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start ip");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(lines.join("\n").as_bytes()).expect("told");
+    drop(stdin);
+    let output = child.wait_with_output().expect("wait for ip");
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {error}");
+    assert!(output.status.success(), "{lines:?}: {error}");
 }
