@@ -10,8 +10,9 @@ use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Kernel buffer: what fits into it is not lost while tcpdump waits for a processor.
-const BUFFER_KIB: &str = "524288";
+/// Kernel buffer: what fits into it is not lost while tcpdump waits for a processor. (Four times as
+/// much takes a processor 1.5 s to make.)
+const BUFFER_KIB: &str = "131072";
 /// The kernel hands packets to tcpdump in blocks, the last one after at most a second. (Immediate
 /// mode would end that wait, and with it the large buffer: its slots are of the largest packet.)
 const SETTLE: Duration = Duration::from_millis(1500);
