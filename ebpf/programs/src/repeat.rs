@@ -1,4 +1,5 @@
-//! A loop whose body the verifier follows once, however often it runs (bpf_loop, Linux 5.17).
+//! A loop whose body the verifier follows once, however often it runs: bpf_loop, which came with Linux
+//! 5.17, before bpf_set_retval, without which no connect() could be refused.
 
 use aya_ebpf::helpers::bpf_loop;
 use core::ffi::c_void;
