@@ -137,17 +137,10 @@ fn fresh_worker<T: Tables>(tables: &T, root: &Root, attempt: &Attempt) -> Option
     if workers.get() > limits::WORKERS {
         return None;
     }
-    let first = spread(attempt.socket_cookie) % workers;
-    let mut fresh = None;
-    tables.any(workers.get(), |step| {
-        let worker = (first + step) % workers;
-        let found = is_fresh(tables.beat(worker), attempt.now);
-        if found {
-            fresh = Some(worker);
-        }
-        found
-    });
-    fresh
+    let start = spread(attempt.socket_cookie) % workers;
+    let worker = |step| (start + step) % workers;
+    let is_it = |step| is_fresh(tables.beat(worker(step)), attempt.now);
+    tables.first(workers.get(), is_it).map(worker)
 }
 
 /// A beat from after `now` was taken on another CPU a moment ago.

@@ -23,9 +23,9 @@ pub trait Tables {
     fn waiting(&self, queued: &Queued) -> i64;
     /// When this worker last beat, by the clock of `now` in [`crate::connect::Attempt`]; 0: never.
     fn beat(&self, worker: u32) -> u64;
-    /// Tries 0, 1, 2 and so on below `count`, until one is it, if any is. Not a loop of the caller:
-    /// the verifier would follow each of its steps by itself.
-    fn any(&self, count: u32, is_it: impl FnMut(u32) -> bool);
+    /// The first number below `count` that is it. Not a loop of the caller: the verifier would follow
+    /// each of its steps by itself.
+    fn first(&self, count: u32, is_it: impl Fn(u32) -> bool) -> Option<u32>;
 }
 
 /// The verdict for connections of `class` to `to`. What no prefix names is not kedge's: pass.

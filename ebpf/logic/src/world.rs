@@ -187,8 +187,8 @@ impl Tables for World {
         self.beats[worker as usize]
     }
 
-    fn any(&self, count: u32, is_it: impl FnMut(u32) -> bool) {
-        let _ = (0..count).any(is_it);
+    fn first(&self, count: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        (0..count).find(|number| is_it(*number))
     }
 }
 

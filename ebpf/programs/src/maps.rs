@@ -125,7 +125,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn any(&self, count: u32, is_it: impl FnMut(u32) -> bool) {
-        repeat::until(count, is_it);
+    fn first(&self, count: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        repeat::first(count, is_it)
     }
 }

@@ -4,17 +4,28 @@
 use aya_ebpf::helpers::bpf_loop;
 use core::ffi::c_void;
 
-/// Calls `is_it` with 0, 1, 2 and so on below `count`, until it says so.
+struct Search<F> {
+    is_it: F,
+    found: Option<u32>,
+}
+
+/// The first number below `count` that is it.
 #[inline(always)]
-pub fn until<F: FnMut(u32) -> bool>(count: u32, mut is_it: F) {
-    let (step, context) = (step::<F> as *mut c_void, &raw mut is_it);
+pub fn first<F: Fn(u32) -> bool>(count: u32, is_it: F) -> Option<u32> {
+    let mut search = Search { is_it, found: None };
+    let (step, context) = (step::<F> as *mut c_void, &raw mut search);
     // SAFETY: the kernel calls `step` with `context` only, before it comes back.
     unsafe { bpf_loop(count, step, context.cast(), 0) };
+    search.found
 }
 
 /// 1 ends the loop.
-unsafe extern "C" fn step<F: FnMut(u32) -> bool>(index: u64, is_it: *mut F) -> u64 {
-    // SAFETY: `until` gives a closure of this type, which outlives its loop and is nobody else's.
-    let is_it = unsafe { &mut *is_it };
-    u64::from(is_it(index as u32))
+unsafe extern "C" fn step<F: Fn(u32) -> bool>(index: u64, search: *mut Search<F>) -> u64 {
+    // SAFETY: `first` gives a search of this type, which outlives its loop and is nobody else's.
+    let search = unsafe { &mut *search };
+    let number = index as u32;
+    if (search.is_it)(number) {
+        search.found = Some(number);
+    }
+    u64::from(search.found.is_some())
 }
