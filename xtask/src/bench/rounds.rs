@@ -5,15 +5,17 @@
 //! cross the same nodes and the same wire, and take turns in going first.
 
 use super::Amounts;
+use super::bulk::Streams;
 use super::cost::{cpu_seconds, memory_kib};
 use super::figures::{Figures, KEDGE, Pair};
 use super::flood::flooded;
 use crate::lab::Lab;
 use crate::lab::topology::{BARE, BARELOAD, CLIENT, LOAD, LOAD_PORT, Node, Pod};
+use crate::shell::output;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use std::time::Duration;
 const SETTLE: Duration = Duration::from_millis(1500);
 /// What a run has left to do when its client has ended is part of its cost.
 const AFTERMATH: Duration = Duration::from_millis(200);
+/// Streams beside which a connection is made: two for each core of the machine of the figures.
+const BULK_STREAMS: usize = 4;
 
 /// Keeps every core from sleeping between two packets, at a priority that yields to everything:
 /// waking up would cost more than what is measured.
@@ -43,6 +47,7 @@ struct Common {
     connect: Value,
     connect_16: Value,
     bulk: Value,
+    connect_beside_bulk: Value,
 }
 
 pub fn round(lab: &mut Lab, amounts: &Amounts, number: usize, figures: &mut Figures) -> Result<()> {
@@ -75,6 +80,22 @@ const PAIRS: &[(Pair, Reading)] = &[
         pair("connect_rate_16", "connections/s", "connect_rate_16_ratio"),
         |of| number(&of.connect_16, "per_second"),
     ),
+    (
+        pair(
+            "connect_beside_bulk_p50_us",
+            "µs",
+            "connect_beside_bulk_p50_ratio",
+        ),
+        |of| number(&of.connect_beside_bulk, "p50_us"),
+    ),
+    (
+        pair(
+            "connect_beside_bulk_p99_us",
+            "µs",
+            "connect_beside_bulk_p99_ratio",
+        ),
+        |of| number(&of.connect_beside_bulk, "p99_us"),
+    ),
     (pair("bulk_mb_per_s", "MB/s", "bulk_ratio"), |of| {
         Ok(number(&of.bulk, "bytes")? / 1e6 / number(&of.bulk, "seconds")?)
     }),
@@ -98,6 +119,7 @@ fn direct_side(lab: &mut Lab, amounts: &Amounts) -> Result<Common> {
         connect: run(&amounts.connect())?,
         connect_16: run(&amounts.connect_16())?,
         bulk: run(&amounts.bulk())?,
+        connect_beside_bulk: beside_bulk(lab, &BARE, &BARELOAD, amounts)?,
     })
 }
 
@@ -121,13 +143,23 @@ fn kedge_side(lab: &mut Lab, amounts: &Amounts, figures: &mut Figures) -> Result
     let (bulk, cpu) = costing(lab, &amounts.bulk())?;
     let each = cpu / (number(&bulk, "bytes")? / 1e9);
     figures.add(KEDGE, "cpu_s_per_gb", "CPU s, both daemons", each);
+    let connect_beside_bulk = beside_bulk(lab, &CLIENT, &LOAD, amounts)?;
     flooded(lab, amounts, figures)?;
     Ok(Common {
         rr,
         connect,
         connect_16,
         bulk,
+        connect_beside_bulk,
     })
+}
+
+/// New connections of a pod that keeps every window full with other ones.
+fn beside_bulk(lab: &Lab, from: &'static Pod, to: &Pod, amounts: &Amounts) -> Result<Value> {
+    let mut streams = Streams::start(lab, from, to, BULK_STREAMS)?;
+    let connected = load(lab, from, to, &amounts.connect())?;
+    streams.ensure_full()?;
+    Ok(connected)
 }
 
 fn fresh_daemons(lab: &mut Lab) -> Result<()> {
@@ -171,8 +203,7 @@ struct Held(Child);
 
 impl Held {
     fn open(lab: &Lab, count: u32) -> Result<Self> {
-        let (load, server) = (lab.tools.load.display().to_string(), address(&LOAD));
-        let mut command = lab.command(&CLIENT, &[&load, "idle", &server, &count.to_string()])?;
+        let mut command = client(lab, &CLIENT, &LOAD, &["idle", &count.to_string()])?;
         let mut held = Self(
             command
                 .stdin(Stdio::piped())
@@ -207,11 +238,15 @@ pub(super) fn kedge(lab: &Lab, verb: &[&str]) -> Result<Value> {
 
 /// Runs a kedge-load client in one pod against the server in another.
 fn load(lab: &Lab, from: &'static Pod, to: &Pod, verb: &[&str]) -> Result<Value> {
+    let text = output(&mut client(lab, from, to, verb)?)?;
+    serde_json::from_str(&text).with_context(|| format!("parse what kedge-load says: {text}"))
+}
+
+pub(super) fn client(lab: &Lab, from: &'static Pod, to: &Pod, verb: &[&str]) -> Result<Command> {
     let (program, server) = (lab.tools.load.display().to_string(), address(to));
     let mut words = vec![program.as_str(), verb[0], &server];
     words.extend(&verb[1..]);
-    let text = lab.run(from, &words)?;
-    serde_json::from_str(&text).with_context(|| format!("parse what kedge-load says: {text}"))
+    lab.command(from, &words)
 }
 
 fn address(pod: &Pod) -> String {

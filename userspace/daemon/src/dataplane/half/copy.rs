@@ -1,6 +1,6 @@
 //! Plaintext between two workloads of this node.
 
-use super::{Broken, Over, Pending, Turn, poll_buffer, poll_read, shutdown};
+use super::{Broken, Over, Pending, Turn, give_way, poll_buffer, poll_read, shutdown};
 use crate::dataplane::buffer::BUFFER_LEN;
 use crate::limits::TURNS_PER_POLL;
 use std::task::{Context, Poll, ready};
@@ -42,7 +42,6 @@ impl Copy {
             });
             turn.meter.copied(taken, turn.now_s);
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        give_way(cx)
     }
 }

@@ -1,6 +1,6 @@
 //! Records that the kernel opens into plaintext for a workload.
 
-use super::{Broken, Ending, Over, Turn, poll_io, shutdown};
+use super::{Broken, Ending, Over, Turn, give_way, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::fault;
@@ -89,8 +89,7 @@ impl KernelOpen {
                 Next::Control => self.consume_control(from)?,
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        give_way(cx)
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {

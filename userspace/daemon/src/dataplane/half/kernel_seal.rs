@@ -1,6 +1,6 @@
 //! Plaintext of a workload into records that the kernel seals.
 
-use super::{Broken, Over, Turn, poll_io, shutdown};
+use super::{Broken, Over, Turn, give_way, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::fault;
@@ -115,8 +115,7 @@ impl KernelSeal {
             let (number, generation) = (self.ledger.record_number(), self.ledger.key_generation());
             turn.meter.sealed(taken, number, generation, turn.now_s);
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        give_way(cx)
     }
 
     /// Tells the peer that the workload reset its connection, if that goes out at once.

@@ -1,6 +1,6 @@
 //! Records on a carrier into plaintext for a workload.
 
-use super::{Broken, Ending, Over, Turn, poll_buffer, poll_io, poll_read, shutdown};
+use super::{Broken, Ending, Over, Turn, give_way, poll_buffer, poll_io, poll_read, shutdown};
 use crate::dataplane::buffer::{BUFFER_LEN, Buffer, SLOT};
 use crate::fault;
 use crate::limits::TURNS_PER_POLL;
@@ -179,8 +179,7 @@ impl Open {
                 ready!(self.poll_receive(cx, from, turn))?;
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        give_way(cx)
     }
 
     /// Nothing may come behind a Continue.

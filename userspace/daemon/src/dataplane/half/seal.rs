@@ -1,6 +1,6 @@
 //! Plaintext of a workload into records on a carrier.
 
-use super::{Broken, Over, Pending, Turn, poll_buffer, poll_read, shutdown};
+use super::{Broken, Over, Pending, Turn, give_way, poll_buffer, poll_read, shutdown};
 use crate::dataplane::buffer::{Buffer, FRONT, SLOT};
 use crate::fault;
 use crate::limits::{RECORDS_PER_BUFFER, TURNS_PER_POLL};
@@ -96,8 +96,7 @@ impl Seal {
             let (number, generation) = (self.sealer.record_number(), self.sealer.key_generation());
             turn.meter.sealed(taken, number, generation, turn.now_s);
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        give_way(cx)
     }
 
     /// Seals what was read, or the end of it, in place.
