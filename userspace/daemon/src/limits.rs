@@ -21,8 +21,9 @@ pub const SEND_SETTLE: Duration = Duration::from_millis(5);
 /// Time between two looks whether bytes wait for a reader that takes its time; well below the time
 /// after which the kernel would take it for dead.
 pub const READER_LOOK: Duration = Duration::from_secs(5);
-/// Turns that one flow may take before the next one of the same worker has its own.
-pub const TURNS_PER_POLL: usize = 16;
+/// Turns that all flows of a worker may take together before others have theirs, in each direction:
+/// up to 64 KiB each. A quarter costs a single stream some 5 % of its rate.
+pub const TURNS_PER_ROUND: usize = 16;
 
 /// Pause after accept() has failed for want of descriptors or memory.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

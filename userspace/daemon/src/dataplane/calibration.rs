@@ -11,6 +11,7 @@ use crate::dataplane::buffer::{Pipes, Pool};
 use crate::dataplane::flow::{Flow, Records};
 use crate::dataplane::half::{Open, Seal, Turn};
 use crate::dataplane::registry::Meter;
+use crate::dataplane::rounds::Rounds;
 use crate::limits::{
     CALIBRATION_BULK, CALIBRATION_QUESTIONS, CALIBRATION_ROUNDS, CALIBRATION_TIME,
 };
@@ -192,6 +193,7 @@ fn drive(pool: &Pool, mut flow: Flow) -> Rc<Meter> {
         let turn = Turn {
             pool: &pool,
             pipes: &Pipes::default(),
+            rounds: &Rounds::default(),
             meter: &meter,
             now_s: 0,
         };

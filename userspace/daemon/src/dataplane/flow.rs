@@ -4,6 +4,7 @@
 use crate::dataplane::continuation::{Between, Continuing, Keys, Next};
 use crate::dataplane::half::{Broken, Copy, KernelOpen, KernelSeal, Open, Over, Seal, Turn};
 use crate::dataplane::registry::Meter;
+use crate::dataplane::rounds::Waiting;
 use crate::limits::PARTING;
 use kedge_link::wire::{Direction, Point};
 use kedge_sys::ktls;
@@ -49,6 +50,8 @@ struct Way {
     direction: Direction,
     far: Rc<Far>,
     done: bool,
+    /// It has more to move than its last turns allowed.
+    waiting: Option<Waiting>,
 }
 
 /// A carrier, or the other workload's socket. Both directions share it, until one of them continues
@@ -109,6 +112,7 @@ impl Flow {
             },
             far: Rc::clone(&far),
             done: false,
+            waiting: None,
         };
         Self {
             near,
@@ -310,6 +314,7 @@ impl Way {
         continuing: Option<&Continuing>,
         turn: &Turn<'_>,
     ) -> Result<Poll<()>, Broken> {
+        self.waiting = None;
         while !self.done {
             let far = &*self.far.stream;
             let (from, to) = match self.outward {
@@ -331,7 +336,10 @@ impl Way {
                 },
             };
             match polled {
-                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Pending => {
+                    self.waiting = turn.rounds.waiting();
+                    return Ok(Poll::Pending);
+                }
                 Poll::Ready(over) => match over? {
                     Over::Ended => self.done = true,
                     Over::Continues => {

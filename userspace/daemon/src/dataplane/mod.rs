@@ -30,5 +30,6 @@ pub mod probe;
 pub mod reader;
 pub mod refusals;
 pub mod registry;
+pub mod rounds;
 pub mod shares;
 pub mod worker;

@@ -11,6 +11,7 @@ use crate::dataplane::kernel_records::KernelRecords;
 use crate::dataplane::reader::Readers;
 use crate::dataplane::refusals::{Asked, Refusals};
 use crate::dataplane::registry::{FlowInfo, Registered, Registry};
+use crate::dataplane::rounds::Rounds;
 use crate::dataplane::shares::{Share, Shares};
 use crate::dataplane::{acceptance, authority, intake, looks};
 use crate::doorstep::Doorstep;
@@ -80,6 +81,7 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     pub pool: Pool,
     pub pipes: Pipes,
+    rounds: Rounds,
     pub kernel_records: KernelRecords,
     pub continuations: Continuations,
     pub carriers: Carriers,
@@ -127,6 +129,7 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             registry: equipment.registry,
             pool: Pool::default(),
             pipes: Pipes::default(),
+            rounds: Rounds::default(),
             kernel_records: equipment.kernel_records,
             continuations: equipment.continuations,
             predecessor: equipment.predecessor,
@@ -254,6 +257,7 @@ impl Worker {
         Turn {
             pool: &self.pool,
             pipes: &self.pipes,
+            rounds: &self.rounds,
             meter,
             now_s: self.now_s.get(),
         }

@@ -5,6 +5,7 @@ use kedge_daemon::dataplane::continuation::{Continuations, Continuing, Dial, Red
 use kedge_daemon::dataplane::flow::{Flow, Records};
 use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
 use kedge_daemon::dataplane::registry::Meter;
+use kedge_daemon::dataplane::rounds::Rounds;
 use kedge_link::testing::LinkInputs;
 use kedge_link::wire::{Answer, Continuation, Record0};
 use kedge_link::{ContinuationError, ContinuationKey, FlowKeys, Handle, ProofKind, Role};
@@ -218,6 +219,7 @@ pub fn drive(pool: &Pool, mut flow: Flow) -> Driven {
             let turn = Turn {
                 pool: &pool,
                 pipes: &Pipes::default(),
+                rounds: &Rounds::default(),
                 meter: &meter,
                 now_s: 0,
             };

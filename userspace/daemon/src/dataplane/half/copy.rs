@@ -1,8 +1,7 @@
 //! Plaintext between two workloads of this node.
 
-use super::{Broken, Over, Pending, Turn, give_way, poll_buffer, poll_read, shutdown};
+use super::{Broken, Over, Pending, Turn, poll_buffer, poll_read, shutdown};
 use crate::dataplane::buffer::BUFFER_LEN;
-use crate::limits::TURNS_PER_POLL;
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
@@ -24,7 +23,7 @@ impl Copy {
         to: &TcpStream,
         turn: &Turn<'_>,
     ) -> Poll<Result<Over, Broken>> {
-        for _ in 0..TURNS_PER_POLL {
+        for _ in 0..turn.rounds.part() {
             if let Some(pending) = &mut self.pending {
                 ready!(pending.poll_write(cx, to)).map_err(Broken::Plain)?;
                 self.pending = None;
@@ -42,6 +41,6 @@ impl Copy {
             });
             turn.meter.copied(taken, turn.now_s);
         }
-        give_way(cx)
+        turn.rounds.give_way(cx)
     }
 }

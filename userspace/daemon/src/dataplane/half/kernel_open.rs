@@ -1,10 +1,9 @@
 //! Records that the kernel opens into plaintext for a workload.
 
-use super::{Broken, Ending, Over, Turn, give_way, poll_io, shutdown};
+use super::{Broken, Ending, Over, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::fault;
-use crate::limits::TURNS_PER_POLL;
 use kedge_record::{OpenError, OpenLedger, Opened, PLAINTEXT_MAX, Unsealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
 use kedge_sys::pipe::Pipe;
@@ -63,7 +62,7 @@ impl KernelOpen {
         to: &TcpStream,
         turn: &Turn<'_>,
     ) -> Poll<Result<Over, Broken>> {
-        for _ in 0..TURNS_PER_POLL {
+        for _ in 0..turn.rounds.part() {
             let drained = self.poll_drain(cx, to).map_err(Broken::Plain)?;
             // A reset waits for no reader.
             if drained.is_pending() && self.ending != Some(Ending::Reset) {
@@ -89,7 +88,7 @@ impl KernelOpen {
                 Next::Control => self.consume_control(from)?,
             }
         }
-        give_way(cx)
+        turn.rounds.give_way(cx)
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {

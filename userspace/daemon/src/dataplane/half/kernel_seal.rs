@@ -1,10 +1,10 @@
 //! Plaintext of a workload into records that the kernel seals.
 
-use super::{Broken, Over, Turn, give_way, poll_io, shutdown};
+use super::{Broken, Over, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::fault;
-use crate::limits::{PIPE_BYTES, SEND_SETTLE, TURNS_PER_POLL};
+use crate::limits::{PIPE_BYTES, SEND_SETTLE};
 use kedge_record::{OVERHEAD, Rekey, SealLedger, Sealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
 use kedge_sys::pipe::Pipe;
@@ -92,7 +92,7 @@ impl KernelSeal {
         to: &TcpStream,
         turn: &Turn<'_>,
     ) -> Poll<Result<Over, Broken>> {
-        for _ in 0..TURNS_PER_POLL {
+        for _ in 0..turn.rounds.part() {
             ready!(self.poll_drain(cx, to))?;
             match &mut self.end {
                 End::NotYet => {}
@@ -115,7 +115,7 @@ impl KernelSeal {
             let (number, generation) = (self.ledger.record_number(), self.ledger.key_generation());
             turn.meter.sealed(taken, number, generation, turn.now_s);
         }
-        give_way(cx)
+        turn.rounds.give_way(cx)
     }
 
     /// Tells the peer that the workload reset its connection, if that goes out at once.

@@ -18,16 +18,15 @@ pub use seal::Seal;
 use crate::dataplane::buffer::{Buffer, Pipes, Pool};
 use crate::dataplane::continuation::Stopped;
 use crate::dataplane::registry::Meter;
+use crate::dataplane::rounds::Rounds;
 use kedge_api::Versions;
 use kedge_model::Refusal;
 use kedge_record::{FrameError, OpenError, SealError};
 use std::io;
 use std::ops::Range;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::task::yield_now;
 
 /// Why a flow ended other than by a clean close of both directions.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +71,7 @@ impl From<FrameError> for Broken {
 pub struct Turn<'a> {
     pub pool: &'a Pool,
     pub pipes: &'a Pipes,
+    pub rounds: &'a Rounds,
     pub meter: &'a Meter,
     /// Seconds since the worker's start, as of its last beat.
     pub now_s: u64,
@@ -154,50 +154,10 @@ fn poll_buffer(cx: &mut Context<'_>, from: &TcpStream, pool: &Pool) -> Poll<io::
     pool.poll_take(cx)
 }
 
-/// Ends a poll that has used up its turns; the next one comes after the worker has asked the kernel
-/// what else is ready. A task that wakes itself would come before that, up to 61 times (tokio's
-/// `LocalSet`), and whoever wants to open a flow meanwhile would wait.
-fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
-    let _ = pin!(yield_now()).poll(cx);
-    Poll::Pending
-}
-
 /// FIN in one direction. A connection that is gone already has no direction left to end.
 fn shutdown(stream: &TcpStream) -> io::Result<()> {
     match socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
         Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-    use std::future::poll_fn;
-    use std::io::Write;
-    use std::os::unix::net::UnixStream;
-    use std::rc::Rc;
-
-    #[test]
-    fn a_flow_that_is_never_idle_has_one_poll_before_others_have_theirs() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .expect("a runtime");
-        tokio::task::LocalSet::new().block_on(&runtime, async {
-            let polls = Rc::new(Cell::new(0));
-            let counted = Rc::clone(&polls);
-            tokio::task::spawn_local(poll_fn(move |cx| {
-                counted.set(counted.get() + 1);
-                give_way::<()>(cx)
-            }));
-            let (near, mut far) = UnixStream::pair().expect("a pair");
-            near.set_nonblocking(true).expect("a mode");
-            let near = tokio::net::UnixStream::from_std(near).expect("a runtime");
-            far.write_all(b"hello").expect("room");
-            near.readable().await.expect("bytes are there");
-            assert!((1..=2).contains(&polls.get()), "{} polls", polls.get());
-        });
     }
 }

@@ -1,9 +1,8 @@
 //! Records on a carrier into plaintext for a workload.
 
-use super::{Broken, Ending, Over, Turn, give_way, poll_buffer, poll_io, poll_read, shutdown};
+use super::{Broken, Ending, Over, Turn, poll_buffer, poll_io, poll_read, shutdown};
 use crate::dataplane::buffer::{BUFFER_LEN, Buffer, SLOT};
 use crate::fault;
-use crate::limits::TURNS_PER_POLL;
 use kedge_link::wire::Answer;
 use kedge_record::{HEADER_LEN, OpenError, Opened, PeerMisbehaved, Unsealer, deframe, missing};
 use std::io::{self, IoSlice};
@@ -149,7 +148,7 @@ impl Open {
         to: &TcpStream,
         turn: &Turn<'_>,
     ) -> Poll<Result<Over, Broken>> {
-        for _ in 0..TURNS_PER_POLL {
+        for _ in 0..turn.rounds.part() {
             if let Some(held) = &mut self.held {
                 let written = held.poll_write(cx, to).map_err(Broken::Plain)?;
                 // A reset waits for no reader.
@@ -179,7 +178,7 @@ impl Open {
                 ready!(self.poll_receive(cx, from, turn))?;
             }
         }
-        give_way(cx)
+        turn.rounds.give_way(cx)
     }
 
     /// Nothing may come behind a Continue.

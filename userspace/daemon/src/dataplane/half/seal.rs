@@ -1,9 +1,9 @@
 //! Plaintext of a workload into records on a carrier.
 
-use super::{Broken, Over, Pending, Turn, give_way, poll_buffer, poll_read, shutdown};
+use super::{Broken, Over, Pending, Turn, poll_buffer, poll_read, shutdown};
 use crate::dataplane::buffer::{Buffer, FRONT, SLOT};
 use crate::fault;
-use crate::limits::{RECORDS_PER_BUFFER, TURNS_PER_POLL};
+use crate::limits::RECORDS_PER_BUFFER;
 use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, PLAINTEXT_MAX, Rekey, Sealer};
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
@@ -62,7 +62,7 @@ impl Seal {
         to: &TcpStream,
         turn: &Turn<'_>,
     ) -> Poll<Result<Over, Broken>> {
-        for _ in 0..TURNS_PER_POLL {
+        for _ in 0..turn.rounds.part() {
             if let Some(pending) = &mut self.pending {
                 ready!(pending.poll_write(cx, to)).map_err(Broken::Carrier)?;
                 self.pending = None;
@@ -96,7 +96,7 @@ impl Seal {
             let (number, generation) = (self.sealer.record_number(), self.sealer.key_generation());
             turn.meter.sealed(taken, number, generation, turn.now_s);
         }
-        give_way(cx)
+        turn.rounds.give_way(cx)
     }
 
     /// Seals what was read, or the end of it, in place.
