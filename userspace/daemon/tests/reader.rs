@@ -10,6 +10,7 @@ use kedge_daemon::dataplane::flow::Flow;
 use kedge_daemon::dataplane::half::Turn;
 use kedge_daemon::dataplane::reader::Readers;
 use kedge_daemon::dataplane::registry::Meter;
+use kedge_daemon::dataplane::rounds::Rounds;
 use kedge_sys::limits::USER_TIMEOUT;
 use kedge_sys::socket::{Dial, listen};
 use std::future::poll_fn;
@@ -34,6 +35,7 @@ async fn carry(mut flow: Flow) {
     let turn = Turn {
         pool: &pool,
         pipes: &pipes,
+        rounds: &Rounds::default(),
         meter: &meter,
         now_s: 0,
     };
