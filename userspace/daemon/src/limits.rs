@@ -22,7 +22,7 @@ pub const SEND_SETTLE: Duration = Duration::from_millis(5);
 /// after which the kernel would take it for dead.
 pub const READER_LOOK: Duration = Duration::from_secs(5);
 /// Turns that all flows of a worker may take together before others have theirs, in each direction:
-/// up to 64 KiB each. A quarter costs a single stream some 5 % of its rate.
+/// up to 64 KiB each. Fewer let new flows open sooner, and cost a single stream a little.
 pub const TURNS_PER_ROUND: usize = 16;
 
 /// Pause after accept() has failed for want of descriptors or memory.
