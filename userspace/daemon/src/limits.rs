@@ -21,8 +21,8 @@ pub const SEND_SETTLE: Duration = Duration::from_millis(5);
 /// Time between two looks whether bytes wait for a reader that takes its time; well below the time
 /// after which the kernel would take it for dead.
 pub const READER_LOOK: Duration = Duration::from_secs(5);
-/// Turns that all flows of a worker may take together before others have theirs, in each direction:
-/// up to 64 KiB each. Fewer let new flows open sooner, and cost a single stream a little.
+/// Turns that all directions of a worker's flows may take together before others have theirs: up to
+/// 64 KiB each. Fewer let new flows open sooner, and cost a single stream a little.
 pub const TURNS_PER_ROUND: usize = 16;
 
 /// Pause after accept() has failed for want of descriptors or memory.

@@ -1,6 +1,7 @@
 //! A worker's rounds. In one of them each direction of a flow that has more to move than its turns
-//! allow moves its part of them; then the worker asks the kernel what else is ready. However many
-//! they are, a round is about as long, and so is the wait of whoever opens a flow meanwhile.
+//! allow moves its part of them; then the worker asks the kernel what else is ready. As many
+//! as there are turns in a round make it no longer than one does, and so the wait of whoever opens a
+//! flow meanwhile; of more, each has one turn.
 
 use crate::limits::TURNS_PER_ROUND;
 use std::cell::Cell;
