@@ -2,7 +2,6 @@
 //! cores kept awake. Ratios are taken within a round, so that what else the machine does touches
 //! both sides alike.
 
-mod bulk;
 mod cost;
 mod figures;
 mod flood;

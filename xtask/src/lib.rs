@@ -8,6 +8,7 @@ pub mod artifacts;
 pub mod bench;
 pub mod bpf;
 pub mod demo;
+pub mod endless;
 pub mod fuzz;
 pub mod lab;
 pub mod libtest;

@@ -4,8 +4,8 @@ use super::Amounts;
 use super::figures::{Figures, KEDGE};
 use super::rounds::{kedge, number};
 use crate::lab::Lab;
-use crate::strangers::Flood;
-use anyhow::{Result, ensure};
+use crate::strangers;
+use anyhow::Result;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -27,10 +27,10 @@ const STRANGERS: [(&str, [&str; 2]); 2] = [
 /// Every flow opens; how long the slowest takes is the figure.
 pub fn flooded(lab: &Lab, amounts: &Amounts, figures: &mut Figures) -> Result<()> {
     for (stranger, [p99, max]) in STRANGERS {
-        let mut flood = Flood::start(lab, stranger)?;
+        let mut flood = strangers::flood(lab, stranger)?;
         sleep(RISE);
         let opened = kedge(lab, &["connect", "--count", amounts.flows_in_flood])?;
-        ensure!(flood.goes_on()?, "the flood of {stranger} was over first");
+        flood.goes_on()?;
         figures.add(KEDGE, p99, "ms", number(&opened, "p99_us")? / 1e3);
         figures.add(KEDGE, max, "ms", number(&opened, "max_us")? / 1e3);
     }

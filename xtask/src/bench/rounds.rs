@@ -5,10 +5,10 @@
 //! cross the same nodes and the same wire, and take turns in going first.
 
 use super::Amounts;
-use super::bulk::Streams;
 use super::cost::{cpu_seconds, memory_kib};
 use super::figures::{Figures, KEDGE, Pair};
 use super::flood::flooded;
+use crate::endless::Endless;
 use crate::lab::Lab;
 use crate::lab::topology::{BARE, BARELOAD, CLIENT, LOAD, LOAD_PORT, Node, Pod};
 use crate::shell::output;
@@ -25,6 +25,8 @@ const SETTLE: Duration = Duration::from_millis(1500);
 const AFTERMATH: Duration = Duration::from_millis(200);
 /// Streams beside which a connection is made: two for each core of the machine of the figures.
 const BULK_STREAMS: usize = 4;
+/// Until each of them has filled its windows.
+const RISE: Duration = Duration::from_millis(500);
 
 /// Keeps every core from sleeping between two packets, at a priority that yields to everything:
 /// waking up would cost more than what is measured.
@@ -156,9 +158,12 @@ fn kedge_side(lab: &mut Lab, amounts: &Amounts, figures: &mut Figures) -> Result
 
 /// New connections of a pod that keeps every window full with other ones.
 fn beside_bulk(lab: &Lab, from: &'static Pod, to: &Pod, amounts: &Amounts) -> Result<Value> {
-    let mut streams = Streams::start(lab, from, to, BULK_STREAMS)?;
+    let endless = || Endless::start(&mut client(lab, from, to, &["bulk", "--seconds", "600"])?);
+    let streams: Result<Vec<_>> = (0..BULK_STREAMS).map(|_| endless()).collect();
+    let mut streams = streams?;
+    sleep(RISE);
     let connected = load(lab, from, to, &amounts.connect())?;
-    streams.ensure_full()?;
+    streams.iter_mut().try_for_each(Endless::goes_on)?;
     Ok(connected)
 }
 
@@ -242,7 +247,7 @@ fn load(lab: &Lab, from: &'static Pod, to: &Pod, verb: &[&str]) -> Result<Value>
     serde_json::from_str(&text).with_context(|| format!("parse what kedge-load says: {text}"))
 }
 
-pub(super) fn client(lab: &Lab, from: &'static Pod, to: &Pod, verb: &[&str]) -> Result<Command> {
+fn client(lab: &Lab, from: &'static Pod, to: &Pod, verb: &[&str]) -> Result<Command> {
     let (program, server) = (lab.tools.load.display().to_string(), address(to));
     let mut words = vec![program.as_str(), verb[0], &server];
     words.extend(&verb[1..]);
