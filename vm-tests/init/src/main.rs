@@ -5,6 +5,7 @@
 //! Verdicts go to the virtio port `result`, one JSON object a line; the machine ends through
 //! QEMU's debug exit port with a code that QEMU itself never gives.
 
+mod busy;
 mod debug_exit;
 mod plan;
 mod verdicts;
@@ -132,7 +133,7 @@ fn result_port() -> Result<File> {
 
 /// Runs one program of libtest's to the end, whatever the end is.
 fn test(run: &Run) -> Result<Vec<Verdict>> {
-    let (name, started) = (&run.name, Instant::now());
+    let (name, started, busy) = (&run.name, Instant::now(), busy::ticks()?);
     println!("init: {name}");
     let mut child = Command::new(&run.program)
         .args(["--test-threads=2", "--show-output"])
@@ -150,7 +151,11 @@ fn test(run: &Run) -> Result<Vec<Verdict>> {
         text += &(line + "\n");
     }
     let status = child.wait().context("wait for the tests")?;
-    println!("init: {name} took {} s", started.elapsed().as_secs());
+    println!(
+        "init: {name} took {} s, and {} s of the processors",
+        started.elapsed().as_secs(),
+        (busy::ticks()? - busy) / busy::PER_SECOND
+    );
     let mut verdicts = verdicts::read(name, &text);
     if !status.success() && verdicts.iter().all(|verdict| verdict.passed) {
         verdicts.push(Verdict::failed(
