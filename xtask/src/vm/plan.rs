@@ -38,6 +38,8 @@ enum Suites {
     Several,
 }
 
+const SUITES: [&str; 3] = ["aes-256-gcm", "chacha20-poly1305", "aes-128-gcm"];
+
 /// How often things are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
@@ -229,9 +231,7 @@ impl Scenario {
         let suites = match (&self.suites, extent) {
             (Suites::Preferred, _) => vec![None],
             (Suites::Several, Extent::Light) => vec![None, Some(&*kernel.second_suite)],
-            (Suites::Several, Extent::Full) => {
-                vec![None, Some("chacha20-poly1305"), Some("aes-128-gcm")]
-            }
+            (Suites::Several, Extent::Full) => SUITES.map(Some).to_vec(),
         };
         let run = |suite| self.run(suite, extent);
         suites.into_iter().map(run).collect()
@@ -345,12 +345,9 @@ mod tests {
         let runs = runs(&kernel[0], &["flow"], &only, Extent::Full);
         let suites: Vec<_> = runs
             .iter()
-            .map(|run| run.variables.get("KEDGE_SUITE").map(String::as_str))
+            .map(|run| &run.variables["KEDGE_SUITE"])
             .collect();
-        assert_eq!(
-            suites,
-            [None, Some("chacha20-poly1305"), Some("aes-128-gcm")]
-        );
+        assert_eq!(suites, SUITES.each_ref());
         assert!(runs.iter().all(|run| run.words == ["sixty_four"]));
     }
 
