@@ -130,7 +130,7 @@ pub fn missing_steps() -> Vec<Step> {
     if !toolchain.is_some_and(|toolchain| is_linker_for(&toolchain)) {
         steps.push(Step {
             what: format!(
-                "build bpf-linker into {} (2 to 3 minutes of CPU)",
+                "build bpf-linker into {} (a minute of CPU)",
                 linker_root().display()
             ),
             run: install_linker,
@@ -185,8 +185,12 @@ fn is_linker_for(toolchain: &Toolchain) -> bool {
 pub fn ensure_linker(toolchain: &Toolchain) -> Result<PathBuf> {
     let root = linker_root();
     if !is_linker_for(toolchain) {
-        let mut cargo = command(["cargo", "install", "--locked", "--force", "--root"]);
-        cargo.arg(&root);
+        // Unoptimised, in half of the time: what links is LLVM, which is optimised already.
+        let words = [
+            "cargo", "install", "--locked", "--force", "--debug", "--root",
+        ];
+        let mut cargo = command(words);
+        cargo.arg(&root).env("CARGO_PROFILE_DEV_DEBUG", "0");
         match toolchain.llvm_prefix() {
             Some(prefix) => cargo
                 .args([LINKER, "--no-default-features", "--features"])
