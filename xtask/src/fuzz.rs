@@ -4,6 +4,7 @@
 //! libfuzzer-sys needs no more than that, so the flags are given to a stable compiler here.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,7 +40,7 @@ pub fn run(root: &Path, seconds_each: u64) -> Result<()> {
 
 /// With an explicit target, so that build scripts and macros are not instrumented.
 fn build(fuzz: &Path, host: &str) -> Result<()> {
-    let status = Command::new("cargo")
+    let status = yielding("cargo")
         .args(["build", "--release", "--target", host])
         .current_dir(fuzz)
         .env("RUSTFLAGS", INSTRUMENTATION)
@@ -61,7 +62,7 @@ fn fuzz_one(fuzz: &Path, binary: &Path, target: &str, seconds: u64) -> Result<()
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }
     println!("fuzz {target}: {seconds} s");
-    let status = Command::new(binary)
+    let status = yielding(binary)
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-max_len={INPUT_MAX}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
@@ -78,6 +79,13 @@ fn fuzz_one(fuzz: &Path, binary: &Path, target: &str, seconds: u64) -> Result<()
         );
     }
     Ok(())
+}
+
+/// To whatever else runs: none of it is in a hurry.
+fn yielding(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(program);
+    command
 }
 
 /// The targets are the files of `fuzz/fuzz_targets`.

@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod demo;
 pub mod endless;
 pub mod fuzz;
+mod in_turn;
 pub mod lab;
 pub mod libtest;
 pub mod setup;

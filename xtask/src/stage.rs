@@ -1,6 +1,7 @@
 //! The lab that the scenarios of one test binary share, and what they do with it all the time.
 //!
-//! `KEDGE_LAB` names the lab (default `test`), so that two checkouts can test at once.
+//! `KEDGE_LAB` names the lab (default `test`), so that two checkouts can test at once; what
+//! `cargo xtask test` plays at once has a number behind it.
 //! `KEDGE_FULL=1`, set by `cargo xtask test --full`, asks for the heavy counts;
 //! `KEDGE_TIMES_PERCENT`, set in virtual machines, for less than the light ones. Each scenario says
 //! how long it played.
@@ -18,6 +19,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+/// The variable that names the lab.
+pub const LAB: &str = "KEDGE_LAB";
 
 /// Plays one scenario, alone on the stage.
 pub fn play(scenario: impl FnOnce(&mut Lab) -> Result<()>) {
@@ -75,7 +79,7 @@ fn possible() -> Result<()> {
 }
 
 fn set_up() -> Result<Lab> {
-    let run = std::env::var("KEDGE_LAB").unwrap_or_else(|_| "test".to_owned());
+    let run = std::env::var(LAB).unwrap_or_else(|_| "test".to_owned());
     let mut lab = Lab::up(run.parse()?, &Tools::release(), &xtask()?)?;
     lab.start_daemons()?;
     Ok(lab)

@@ -6,13 +6,12 @@ mod run;
 mod tally;
 
 use crate::artifacts;
+use crate::in_turn::in_turn;
 use crate::lab::needs_root;
 use crate::test_programs::{self, TestProgram};
-use crate::{fuzz, setup, vm};
-use anyhow::{Result, ensure};
-use run::{cargo_check, run_examples, run_tests, run_tests_in};
-use std::panic::resume_unwind;
-use std::thread;
+use crate::{fuzz, setup, stage, vm};
+use anyhow::{Context, Result, ensure};
+use run::{cargo_check, run_examples, run_test, run_tests};
 use std::time::{Duration, Instant};
 use tally::Tally;
 
@@ -34,30 +33,29 @@ pub struct Options {
 /// Each target for so long, as CI does it.
 const FUZZ_SECONDS_EACH: u64 = 15;
 
-/// The test binaries of `xtask/tests` that play in a lab, each in its own.
+/// The test binaries of `xtask/tests` that play in a lab, each in its own; the longest first.
 const SCENARIOS: [&str; 16] = [
     "attested",
-    "authority",
-    "compatibility",
-    "continuations",
-    "deaths",
-    "faults",
-    "first_light",
-    "generations",
     "guard",
+    "generations",
+    "tables",
+    "variants",
+    "continuations",
+    "authority",
+    "refusals",
+    "deaths",
+    "compatibility",
+    "first_light",
+    "shapes",
+    "faults",
     "hostile",
     "races",
     "records",
-    "refusals",
-    "shapes",
-    "tables",
-    "variants",
 ];
 
-/// Of these, those that mostly wait, for what is promised in seconds or for a kernel's timers: they do
-/// so beside the others, in a lab of their own.
-const WAITING: [&str; 3] = ["attested", "guard", "tables"];
-const THEIR_LAB: &str = "waiting";
+/// So many scenarios at once: they mostly wait, for a kernel's timers and for what is promised in
+/// seconds.
+const LABS: usize = 3;
 
 struct Tier {
     name: &'static str,
@@ -65,42 +63,46 @@ struct Tier {
     run: fn(&Options, &[TestProgram]) -> Result<Tally>,
 }
 
-const TIERS: [Tier; 7] = [
-    Tier {
+/// One after the other; the tiers of each at once.
+const STAGES: [&[Tier]; 6] = [
+    &[Tier {
         name: "style: rustfmt, clippy",
         needs_root: false,
         run: style,
-    },
-    Tier {
+    }],
+    &[Tier {
         name: "tidy: layers, sizes, documents",
         needs_root: false,
         run: tidy,
-    },
-    Tier {
+    }],
+    &[Tier {
         name: "crates: no kernel, no root",
         needs_root: false,
         run: crates,
-    },
-    Tier {
+    }],
+    &[Tier {
         name: "capture: this kernel",
         needs_root: true,
         run: capture,
-    },
-    Tier {
-        name: "scenarios: two nodes, real servers",
-        needs_root: true,
-        run: scenarios,
-    },
-    Tier {
+    }],
+    &[
+        Tier {
+            name: "scenarios: two nodes, real servers",
+            needs_root: true,
+            run: scenarios,
+        },
+        // It gives way to them.
+        Tier {
+            name: "fuzz: parsers of the wire",
+            needs_root: false,
+            run: fuzz_targets,
+        },
+    ],
+    &[Tier {
         name: "kernels: the same in virtual machines",
         needs_root: true,
         run: kernels,
-    },
-    Tier {
-        name: "fuzz: parsers of the wire",
-        needs_root: false,
-        run: fuzz_targets,
-    },
+    }],
 ];
 
 /// Runs all tiers, whatever happens in one of them.
@@ -114,12 +116,9 @@ pub fn test(options: &Options) -> Result<()> {
     }
     let programs = test_programs::build()?;
     let mut rows = Vec::new();
-    for tier in &TIERS {
-        println!("▸ {}", tier.name);
-        let started = Instant::now();
-        let tally = tier.outcome(options, &programs);
-        println!("  {tally} ({:.0} s)", started.elapsed().as_secs_f64());
-        rows.push((tier.name, tally, started.elapsed()));
+    for stage in STAGES {
+        let row = |_, tier: &Tier| tier.row(options, &programs);
+        rows.extend(in_turn(stage, stage.len(), row));
     }
     summary(&rows);
     let mut total = Tally::default();
@@ -143,7 +142,19 @@ pub fn test(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// A tier's name, what came of it, and how long it took.
+type Row = (&'static str, Tally, Duration);
+
 impl Tier {
+    fn row(&self, options: &Options, programs: &[TestProgram]) -> Row {
+        println!("▸ {}", self.name);
+        let started = Instant::now();
+        let tally = self.outcome(options, programs);
+        let took = started.elapsed();
+        println!("  {}: {tally} ({:.0} s)", self.name, took.as_secs_f64());
+        (self.name, tally, took)
+    }
+
     fn outcome(&self, options: &Options, programs: &[TestProgram]) -> Tally {
         if self.needs_root && needs_root().is_err() {
             return Tally::skip(format!("{}: needs root", self.name));
@@ -192,20 +203,21 @@ fn capture(options: &Options, programs: &[TestProgram]) -> Result<Tally> {
 }
 
 fn scenarios(options: &Options, programs: &[TestProgram]) -> Result<Tally> {
-    let is_scenario = |program: &&TestProgram| {
-        program.package == "xtask" && SCENARIOS.contains(&&*program.target)
+    let named = |name: &&str| {
+        let mut scenarios = programs.iter().filter(|program| program.package == "xtask");
+        let program = scenarios.find(|program| program.target == **name);
+        program.with_context(|| format!("no test program is called {name}"))
     };
-    let (waiting, busy): (Vec<_>, Vec<_>) = programs
-        .iter()
-        .filter(is_scenario)
-        .partition(|program| WAITING.contains(&&*program.target));
-    thread::scope(|scope| {
-        let beside = scope.spawn(|| run_tests_in(Some(THEIR_LAB), waiting.into_iter(), options));
-        let mut tally = run_tests(busy.into_iter(), options)?;
-        let beside = beside.join();
-        tally.add(beside.unwrap_or_else(|panicked| resume_unwind(panicked))?);
-        Ok(tally)
-    })
+    let scenarios: Vec<_> = SCENARIOS.iter().map(named).collect::<Result<_>>()?;
+    let name = std::env::var(stage::LAB).unwrap_or_else(|_| "test".to_owned());
+    let one = |lab, program: &&TestProgram| {
+        run_test(program, &[(stage::LAB, &format!("{name}{lab}"))], options)
+    };
+    let mut total = Tally::default();
+    for tally in in_turn(&scenarios, LABS, one) {
+        total.add(tally?);
+    }
+    Ok(total)
 }
 
 fn kernels(options: &Options, _: &[TestProgram]) -> Result<Tally> {
@@ -224,7 +236,7 @@ fn fuzz_targets(options: &Options, _: &[TestProgram]) -> Result<Tally> {
     Ok(Tally::default())
 }
 
-fn summary(rows: &[(&str, Tally, Duration)]) {
+fn summary(rows: &[Row]) {
     println!(
         "\n{:38} {:>7} {:>7} {:>8} {:>8}",
         "tier", "passed", "failed", "skipped", "seconds"
@@ -256,4 +268,25 @@ fn summary(rows: &[(&str, Tally, Duration)]) {
         }
     }
     println!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_program_of_xtask_is_run_by_something() {
+        // `vm bench` and `vm pair` play the first two.
+        let elsewhere = ["instructions", "machines", "tidy"];
+        let folder = artifacts::repository().join("xtask/tests");
+        for entry in folder.read_dir().expect("list the tests") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_stem().and_then(|name| name.to_str());
+            let name = name.expect("a name");
+            assert!(
+                SCENARIOS.contains(&name) || elsewhere.contains(&name),
+                "nothing runs {name}"
+            );
+        }
+    }
 }

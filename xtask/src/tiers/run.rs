@@ -26,35 +26,35 @@ pub fn run_tests<'a>(
     programs: impl Iterator<Item = &'a TestProgram>,
     options: &Options,
 ) -> Result<Tally> {
-    run_tests_in(None, programs, options)
-}
-
-/// The same with the scenarios in a lab of this name.
-///
-/// # Errors
-/// When one of them cannot be started.
-pub fn run_tests_in<'a>(
-    lab: Option<&str>,
-    programs: impl Iterator<Item = &'a TestProgram>,
-    options: &Options,
-) -> Result<Tally> {
     let mut total = Tally::default();
     for program in programs {
-        let mut test = Command::new(&program.path);
-        test.current_dir(&program.folder).arg("--show-output");
-        test.args(&options.filter);
-        if options.strict {
-            test.env("KEDGE_STRICT", "1");
-        }
-        if options.full {
-            test.env("KEDGE_FULL", "1");
-        }
-        test.envs(lab.map(|lab| ("KEDGE_LAB", lab)));
-        // Of an error that the client of a scenario is meant to see, its cause says enough.
-        test.env("RUST_LIB_BACKTRACE", "0");
-        total.add(read_along(test, &program.name())?);
+        total.add(run_test(program, &[], options)?);
     }
     Ok(total)
+}
+
+/// One of them, with these variables.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run_test(
+    program: &TestProgram,
+    variables: &[(&str, &str)],
+    options: &Options,
+) -> Result<Tally> {
+    let mut test = Command::new(&program.path);
+    test.current_dir(&program.folder).arg("--show-output");
+    test.args(&options.filter);
+    if options.strict {
+        test.env("KEDGE_STRICT", "1");
+    }
+    if options.full {
+        test.env("KEDGE_FULL", "1");
+    }
+    test.envs(variables.iter().copied());
+    // Of an error that the client of a scenario is meant to see, its cause says enough.
+    test.env("RUST_LIB_BACKTRACE", "0");
+    read_along(test, &program.name())
 }
 
 /// The examples in the documentation of all crates.

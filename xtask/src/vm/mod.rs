@@ -20,6 +20,7 @@ mod seen;
 mod tpm;
 
 use crate::artifacts::Tools;
+use crate::in_turn::in_turn;
 use anyhow::{Context, Result, ensure};
 use kernels::Kernel;
 use machine::{End, Qemu};
@@ -28,7 +29,6 @@ pub use plan::Extent;
 use programs::{Program, Role};
 use seen::Seen;
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// So many at once: a machine waits half of its time, for its clock or for its other processor.
@@ -42,7 +42,7 @@ const MACHINES: usize = 2;
 pub fn test(names: &[String], only: &[String], extent: Extent, tools: &Tools) -> Result<Seen> {
     let kernels = kernels::choose(names)?;
     let parts = Parts::build(tools)?;
-    let one = |kernel: &Kernel| {
+    let one = |_, kernel: &Kernel| {
         let runs = plan::runs(kernel, &tests_for(kernel, &parts.programs), only, extent);
         aloud(&format!("Linux {}", kernel.name), || {
             let as_it_is = |_: &mut _, _: &mut _| Ok(());
@@ -50,7 +50,7 @@ pub fn test(names: &[String], only: &[String], extent: Extent, tools: &Tools) ->
         })
     };
     let (mut failed, mut seen) = (Vec::new(), Seen::default());
-    for (kernel, outcome) in kernels.iter().zip(in_turn(&kernels, one)) {
+    for (kernel, outcome) in kernels.iter().zip(in_turn(&kernels, MACHINES, one)) {
         match outcome {
             Ok(outcome) if outcome.failed.is_empty() => {
                 seen.add(kernel, outcome.release, outcome.passed);
@@ -81,7 +81,7 @@ pub fn pair(opens: &str, accepts: &str, extent: Extent, tools: &Tools) -> Result
 fn play_pair(pair: &[Kernel; 2], parts: &Parts, tools: &Tools, extent: Extent) -> Result<usize> {
     let between = pair::Between::make(tools)?;
     let halves = pair::halves(pair);
-    let outcomes = in_turn(&halves, |half| {
+    let outcomes = in_turn(&halves, halves.len(), |_, half| {
         aloud(&half.name, || half.run(parts, &between, extent))
     });
     let mut passed = 0;
@@ -104,23 +104,6 @@ fn aloud(what: &str, run: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
     };
     println!("  {what} ({} s): {told}", started.elapsed().as_secs());
     outcome
-}
-
-/// Does `one` with all of them, [`MACHINES`] at a time, and answers in their order.
-fn in_turn<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let worker = || {
-        let turns = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-        let mine = turns.map_while(|turn| Some((turn, one(all.get(turn)?))));
-        mine.collect::<Vec<_>>()
-    };
-    let mut done: Vec<_> = std::thread::scope(|scope| {
-        let workers = [(); MACHINES].map(|()| scope.spawn(worker));
-        let done = workers.map(|worker| worker.join().expect("a worker does not panic"));
-        done.into_iter().flatten().collect()
-    });
-    done.sort_by_key(|(turn, _)| *turn);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// Where kedge's programs cannot be loaded, what is missing must be said: the test of that.
@@ -201,20 +184,4 @@ pub fn shell(name: &str, tools: &Tools) -> Result<()> {
         "QEMU: {status}"
     );
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Barrier;
-
-    #[test]
-    fn machines_run_two_at_a_time_and_answer_in_order() {
-        let both = Barrier::new(MACHINES);
-        let one = |number: &usize| {
-            both.wait();
-            number * 10
-        };
-        assert_eq!(in_turn(&[1, 2, 3, 4], one), [10, 20, 30, 40]);
-    }
 }

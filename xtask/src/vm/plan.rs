@@ -5,6 +5,7 @@ use super::kernels::Kernel;
 use super::tpm;
 use crate::lab::topology::Node;
 use crate::lab::tpm::MACHINES;
+use crate::stage;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -245,7 +246,7 @@ impl Scenario {
             .filter_map(|(name, value)| Some((*name, (*value)?)));
         let fixed = [
             ("CARGO_TARGET_DIR", TARGET),
-            ("KEDGE_LAB", "vm"),
+            (stage::LAB, "vm"),
             ("KEDGE_LAB_SERVERS", "load"),
             ("KEDGE_PATIENCE", PATIENCE),
             ("KEDGE_SILENT_CANARIES", "/silent-canaries"),
