@@ -82,7 +82,9 @@ pub const FAULTS: [Fault; 9] = [
                 "node b to lose the pod",
                 std::time::Duration::from_secs(5),
                 || Ok((!works(lab)?).then_some(())),
-            )
+            )?;
+            // The last one may have been open already, and was cut.
+            try_to_reach(lab)
         },
         kind: "refused",
         says: &["not placed on the answering node", "directory versions"],
