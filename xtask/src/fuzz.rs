@@ -1,12 +1,16 @@
-//! `cargo xtask fuzz`: the fuzz targets of `fuzz/`, built on stable and run one after the other.
+//! `cargo xtask fuzz`: the fuzz targets of `fuzz/`, built on stable, and run on all processors.
 //!
 //! cargo-fuzz wants nightly. Coverage instrumentation is an ordinary LLVM pass, though, and
 //! libfuzzer-sys needs no more than that, so the flags are given to a stable compiler here.
 
-use anyhow::{Context, Result, bail, ensure};
+use crate::in_turn::in_turn;
+use crate::shell::finish;
+use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::available_parallelism;
 
 /// What cargo-fuzz passes, as far as a stable compiler takes it.
 const INSTRUMENTATION: &str = "-Cpasses=sancov-module \
@@ -18,24 +22,25 @@ const INSTRUMENTATION: &str = "-Cpasses=sancov-module \
 /// Longest input tried, in bytes: some records and every frame that matters fit.
 const INPUT_MAX: usize = 4_096;
 
+/// How libFuzzer begins its line of how many it has tried.
+const TRIED: &str = "stat::number_of_executed_units:";
+
 /// Builds all targets, then runs each for `seconds_each`, starting from its seeds and from what
-/// earlier runs found.
+/// earlier runs found; one on each processor at a time. Answers how many there are.
 ///
 /// # Errors
 /// When a target does not build, or finds something: the input is left in `fuzz/artifacts`.
-pub fn run(root: &Path, seconds_each: u64) -> Result<()> {
+pub fn run(root: &Path, seconds_each: u64) -> Result<u64> {
     let host = host_triple()?;
     let fuzz = root.join("fuzz");
     build(&fuzz, &host)?;
-    for target in targets(&fuzz)? {
-        let binary = fuzz
-            .join("target")
-            .join(&host)
-            .join("release")
-            .join(&target);
-        fuzz_one(&fuzz, &binary, &target, seconds_each)?;
-    }
-    Ok(())
+    let binaries = fuzz.join("target").join(&host).join("release");
+    let at_once = available_parallelism().map_or(1, NonZero::get);
+    let one = |_, target: &String| fuzz_one(&fuzz, &binaries.join(target), target, seconds_each);
+    let done: Vec<()> = in_turn(&targets(&fuzz)?, at_once, one)
+        .into_iter()
+        .collect::<Result<_>>()?;
+    Ok(done.len() as u64)
 }
 
 /// With an explicit target, so that build scripts and macros are not instrumented.
@@ -62,22 +67,25 @@ fn fuzz_one(fuzz: &Path, binary: &Path, target: &str, seconds: u64) -> Result<()
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }
     println!("fuzz {target}: {seconds} s");
-    let status = yielding(binary)
+    let mut fuzzer = yielding(binary);
+    fuzzer
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-max_len={INPUT_MAX}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .args(["-print_final_stats=1", "-verbosity=0"])
         .arg(&corpus)
-        .args(Some(fuzz.join("seeds").join(target)).filter(|seeds| seeds.is_dir()))
-        .status()
-        .with_context(|| format!("run {}", binary.display()))?;
-    if !status.success() {
-        bail!(
-            "fuzz {target}: it found something; repeat it with {} {}/<newest file>",
-            binary.display(),
-            artifacts.display()
-        );
-    }
+        .args(Some(fuzz.join("seeds").join(target)).filter(|seeds| seeds.is_dir()));
+    let done = finish(&mut fuzzer)?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(
+        done.status.success(),
+        "{said}fuzz {target}: it found something; repeat it with {} {}/<newest file>",
+        binary.display(),
+        artifacts.display()
+    );
+    let tried = said.lines().find_map(|line| line.strip_prefix(TRIED));
+    let tried = tried.with_context(|| format!("fuzz {target}: no count of inputs in {said}"))?;
+    println!("fuzz {target}: {} inputs, nothing found", tried.trim());
     Ok(())
 }
 

@@ -213,7 +213,7 @@ fn run(verb: Verb) -> Result<()> {
             bench::bench(run, &ready()?, &std::env::current_exe()?, options)
         }
         Verb::Lab { verb } => lab_verb(verb),
-        Verb::Fuzz { seconds } => fuzz::run(&artifacts::repository(), seconds),
+        Verb::Fuzz { seconds } => fuzz::run(&artifacts::repository(), seconds).map(drop),
         Verb::Vm { verb } => {
             let tools = ready()?;
             match verb {

@@ -232,8 +232,8 @@ fn fuzz_targets(options: &Options, _: &[TestProgram]) -> Result<Tally> {
     if !options.fuzz || options.filter.is_some() {
         return Ok(Tally::not_asked());
     }
-    fuzz::run(&artifacts::repository(), FUZZ_SECONDS_EACH)?;
-    Ok(Tally::default())
+    let targets = fuzz::run(&artifacts::repository(), FUZZ_SECONDS_EACH)?;
+    Ok(Tally::passed(targets))
 }
 
 fn summary(rows: &[Row]) {
