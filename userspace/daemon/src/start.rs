@@ -28,7 +28,7 @@ use kedge_capture::{Beats, Capture, CaptureConfig, Claims, EventReader, ServiceL
 use kedge_identity::{NodeSvid, Trust};
 use kedge_model::RecordsMode;
 use kedge_record::Rekey;
-use kedge_sys::{canary, process, socket};
+use kedge_sys::{canary, memory, process, socket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -213,6 +213,8 @@ impl Opening {
         let workers = observed.config.workers;
         events.say(EventKind::Started, format!("{workers} workers"));
         drop(start);
+        // What only a start needs, such as all that the kernel says of its types.
+        memory::return_free();
         let offer = Offer {
             gate,
             capture: Arc::clone(&observed.capture),

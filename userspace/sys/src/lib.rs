@@ -2,7 +2,7 @@
 //! leg of a flow has, and what the process says about itself to the kernel.
 //!
 //! Descriptors go in and come out as owned or borrowed std types only. The little that nix and
-//! socket2 do not wrap is in [`ktls`], [`passing`], [`tcp_info`] and [`unix_peer`].
+//! socket2 do not wrap is in [`ktls`], [`memory`], [`passing`], [`tcp_info`] and [`unix_peer`].
 
 pub mod canary;
 #[expect(
@@ -11,6 +11,8 @@ pub mod canary;
 )]
 pub mod ktls;
 pub mod limits;
+#[expect(unsafe_code, reason = "a call that no crate wraps")]
+pub mod memory;
 #[expect(unsafe_code, reason = "descriptors become owned by arriving")]
 pub mod passing;
 pub mod patience;
