@@ -7,7 +7,6 @@ use crate::in_turn::in_turn;
 use crate::shell::finish;
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::available_parallelism;
@@ -35,12 +34,13 @@ pub fn run(root: &Path, seconds_each: u64) -> Result<u64> {
     let fuzz = root.join("fuzz");
     build(&fuzz, &host)?;
     let binaries = fuzz.join("target").join(&host).join("release");
-    let at_once = available_parallelism().map_or(1, NonZero::get);
+    let at_once = available_parallelism().map_or(1, usize::from);
     let one = |_, target: &String| fuzz_one(&fuzz, &binaries.join(target), target, seconds_each);
-    let done: Vec<()> = in_turn(&targets(&fuzz)?, at_once, one)
+    let targets = targets(&fuzz)?;
+    in_turn(&targets, at_once, one)
         .into_iter()
-        .collect::<Result<_>>()?;
-    Ok(done.len() as u64)
+        .collect::<Result<()>>()?;
+    Ok(targets.len() as u64)
 }
 
 /// With an explicit target, so that build scripts and macros are not instrumented.
