@@ -5,6 +5,7 @@ use crate::config::CaptureConfig;
 use crate::error::CaptureError;
 use crate::events::{Counters, EventReader};
 use crate::pins::{Pins, cgroup_id, check_cgroup2};
+use crate::prefixes::Exchange;
 use crate::queues::Queues;
 use crate::refusals::Refusals;
 use crate::table::{Mirror, Plain, Table};
@@ -151,17 +152,34 @@ impl Capture {
         self.pins.generation
     }
 
-    /// Makes the programs decide by exactly these verdicts, as a difference to what they had:
-    /// new ones are written before old ones go, so that no place is without one for a moment.
+    /// Makes the programs decide by exactly these verdicts, as a difference to what they had: each
+    /// address is decided by the old ones until it is decided by the new ones.
     ///
     /// # Errors
-    /// If a map is full or cannot be written; what was written until then holds.
+    /// If there is no room for the prefixes; nothing is written then, since some of them without the
+    /// others could pass what the others refuse. If another map is full, or one cannot be written:
+    /// what was written until then holds.
     pub fn replace_verdicts(&mut self, verdicts: &Verdicts) -> Result<(), CaptureError> {
         let compiled = self.compiler.compile(verdicts);
+        let exchange = self.exchange(&compiled.verdicts)?;
         write(map::PLACES, self.places.replace(&places(verdicts)))?;
         write(map::PORTS, self.ports.add(&compiled.ports))?;
-        write(map::VERDICTS, self.verdicts.replace(&compiled.verdicts))?;
+        write(map::VERDICTS, self.verdicts.write(&exchange.writes))?;
+        write(map::VERDICTS, self.verdicts.delete(&exchange.deletes))?;
         write(map::PORTS, self.ports.retain(&compiled.ports))
+    }
+
+    /// From the prefixes that are there to these.
+    fn exchange(
+        &self,
+        wanted: &HashMap<LpmKey, VerdictEntry>,
+    ) -> Result<Exchange<VerdictEntry>, CaptureError> {
+        let (writes, deletes) = (self.verdicts.missing(wanted), self.verdicts.gone(wanted));
+        let prefixes = wanted.len() + deletes.len();
+        if prefixes > limits::VERDICTS as usize {
+            return Err(CaptureError::Prefixes { prefixes });
+        }
+        Ok(Exchange::in_order(writes, deletes))
     }
 
     /// Makes the programs know exactly these cgroups with their probe ports, and the daemon's own.

@@ -1,5 +1,6 @@
 //! What can go wrong, split by who can do something about it.
 
+use kedge_abi::limits;
 use std::io;
 use std::path::PathBuf;
 
@@ -19,6 +20,12 @@ pub enum CaptureError {
         "map {name} has another layout than this kedged: install the BPF object that was built with it"
     )]
     Layout { name: &'static str },
+    /// Nothing of what was asked for has been written.
+    #[error(
+        "{prefixes} prefixes, those in force and the new ones: there is room for {}, and those in force stay",
+        limits::VERDICTS
+    )]
+    Prefixes { prefixes: usize },
     /// Somebody else is at it.
     #[error("{}: {holder}", path.display())]
     Busy { path: PathBuf, holder: &'static str },

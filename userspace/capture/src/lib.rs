@@ -29,6 +29,7 @@ mod load;
 mod lock;
 mod netns;
 mod pins;
+mod prefixes;
 mod queues;
 mod refusals;
 mod table;

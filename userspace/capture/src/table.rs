@@ -100,26 +100,44 @@ impl<K: Plain + Eq + Hash, V: Plain + PartialEq> Mirror<K, V> {
 
     /// Writes what is new or different.
     pub(crate) fn add(&mut self, wanted: &HashMap<K, V>) -> io::Result<()> {
-        for (key, value) in wanted {
-            if self.held.get(key) != Some(value) {
-                self.table.insert(key, value)?;
-                self.held.insert(*key, *value);
-            }
-        }
-        Ok(())
+        self.write(&self.missing(wanted))
     }
 
     /// Deletes what is not wanted.
     pub(crate) fn retain(&mut self, wanted: &HashMap<K, V>) -> io::Result<()> {
-        let gone: Vec<K> = self
-            .held
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
+        self.delete(&self.gone(wanted))
+    }
+
+    /// What is new in `wanted` or has another value there.
+    pub(crate) fn missing(&self, wanted: &HashMap<K, V>) -> Vec<(K, V)> {
+        let missing = wanted
+            .iter()
+            .filter(|(key, value)| self.held.get(key) != Some(value));
+        missing.map(|(key, value)| (*key, *value)).collect()
+    }
+
+    /// What is held and not wanted.
+    pub(crate) fn gone(&self, wanted: &HashMap<K, V>) -> Vec<K> {
+        let held = self.held.keys();
+        held.filter(|key| !wanted.contains_key(key))
             .copied()
-            .collect();
-        for key in gone {
-            self.table.remove(&key)?;
-            self.held.remove(&key);
+            .collect()
+    }
+
+    /// In this order.
+    pub(crate) fn write(&mut self, entries: &[(K, V)]) -> io::Result<()> {
+        for (key, value) in entries {
+            self.table.insert(key, value)?;
+            self.held.insert(*key, *value);
+        }
+        Ok(())
+    }
+
+    /// In this order.
+    pub(crate) fn delete(&mut self, keys: &[K]) -> io::Result<()> {
+        for key in keys {
+            self.table.remove(key)?;
+            self.held.remove(key);
         }
         Ok(())
     }

@@ -161,7 +161,7 @@ fn defaults_of(rules: &[Rule]) -> HashMap<IpNet, Verdict> {
         .collect()
 }
 
-fn lpm_key(class: u32, net: &IpNet) -> LpmKey {
+pub(crate) fn lpm_key(class: u32, net: &IpNet) -> LpmKey {
     let family_bits = match net {
         IpNet::V4(_) => 96,
         IpNet::V6(_) => 0,

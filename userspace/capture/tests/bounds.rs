@@ -51,21 +51,27 @@ fn a_claim_beyond_the_bound_leaves_the_connection_without_one() {
     assert_eq!(source, kedge_model::canonical(accepted.from));
 }
 
+/// Refused before anything is written: a prefix without those within it would pass what they refuse.
 #[test]
-fn verdicts_beyond_the_bound_are_an_error_and_those_that_hold_stay() {
+fn prefixes_beyond_the_bound_are_refused_whole_and_those_that_are_there_hold() {
     let lab = lab_or_skip!();
     let mut capture = lab.capturing(Mode::Require);
     let mut too_many = verdicts();
+    let held = too_many.require.len() + too_many.permissive.len();
     too_many
         .require
-        .extend((0..=limits::VERDICTS).map(|number| {
-            let ip = Ipv4Addr::from(0x1400_0000 + number);
+        .extend((held..=limits::VERDICTS as usize).map(|number| {
+            let ip = Ipv4Addr::from(0x1400_0000 + u32::try_from(number).expect("below the bound"));
             rule(&format!("{ip}/32"), Verdict::Pass)
         }));
-    assert!(capture.replace_verdicts(&too_many).is_err());
+    let told = capture
+        .replace_verdicts(&too_many)
+        .expect_err("one too many")
+        .to_string();
+    let prefixes = format!("{} prefixes", limits::VERDICTS + 1);
+    assert!(told.starts_with(&prefixes), "{told}");
     let mut pod = lab.actor("pods/a", "a");
     assert_eq!(pod.connect("10.66.3.3:80"), Err(libc::EHOSTUNREACH));
-    capture.replace_verdicts(&verdicts()).expect("room again");
 }
 
 #[test]
