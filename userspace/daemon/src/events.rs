@@ -16,6 +16,7 @@ use kedge_model::{NodeName, Refusal, SpiffeId, Suite, TrustDomain};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -156,10 +157,12 @@ impl Events {
         });
     }
 
-    /// An open flow ended other than cleanly. A workload's own reset is its own business.
+    /// An open flow ended other than cleanly. A workload's own reset is its own business; one that
+    /// has fallen silent is not.
     pub fn flow_broken(&self, info: &FlowInfo, broken: &Broken) {
         let event = match broken {
-            Broken::Plain(_) | Broken::ResetByPeer => return,
+            Broken::Plain(error) if error.kind() != io::ErrorKind::TimedOut => return,
+            Broken::ResetByPeer => return,
             Broken::Denied { refusal, .. } => self.refusal(*refusal),
             Broken::Withdrawn {
                 refusal,

@@ -18,8 +18,8 @@ pub const SPARE_PIPES: usize = 16;
 pub const PIPE_BYTES: i32 = 64 * 1_024;
 /// Time between two looks whether the kernel has written all that it has sealed, at a flow's end.
 pub const SEND_SETTLE: Duration = Duration::from_millis(5);
-/// Time between two looks whether bytes wait for a reader that takes its time; well below the time
-/// after which the kernel would take it for dead.
+/// Time between two looks at the legs of a flow whose bytes have waited for room, the first included;
+/// well below the time after which the kernel would take a reader for dead.
 pub const READER_LOOK: Duration = Duration::from_secs(5);
 /// Turns that all directions of a worker's flows may take together before others have theirs: up to
 /// 64 KiB each. Fewer let new flows open sooner, and cost a single stream a little.

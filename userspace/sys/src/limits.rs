@@ -6,8 +6,8 @@ use std::time::Duration;
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 /// Time between two such questions.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// Unanswered questions after which a connection without a user time-out would be dead. Ours have
-/// one, and end by it: 20 s after the last byte.
+/// Unanswered questions after which a connection without a user time-out is dead: 25 s after the last
+/// byte. With ours it ends by that.
 pub const KEEPALIVE_PROBES: u32 = 3;
 /// Time after which bytes that nobody acknowledges end the connection (TCP_USER_TIMEOUT,
 /// RFC 5482).

@@ -187,6 +187,8 @@ impl Flow {
         let back_due = meter.received_bytes.load(Relaxed) >= after;
         if (out_due && self.out.attach().is_err()) || (back_due && self.back.attach().is_err()) {
             self.records = Records::Userspace;
+            self.out.stop_for_kernel(false);
+            self.back.stop_for_kernel(false);
             return Ok(());
         }
         if out_due && self.out.give_to_kernel()? {
@@ -277,11 +279,9 @@ impl Way {
         }
     }
 
-    /// If it is at rest, and says whether it was; an opening direction is asked to come to rest.
+    /// If it is at rest, and says whether it was; if not, it is asked to come to rest.
     fn give_to_kernel(&mut self) -> Result<bool, Broken> {
-        if let Half::Open(open) = &mut self.half {
-            open.stop_at_boundary(!self.done);
-        }
+        self.stop_for_kernel(!self.done);
         let at_rest = match &self.half {
             Half::Seal(seal) => seal.is_at_rest(),
             Half::Open(open) => open.is_at_boundary(),
@@ -305,6 +305,15 @@ impl Way {
             other => other,
         };
         Ok(true)
+    }
+
+    /// Whether it goes no further than to the next place where the kernel could take over.
+    fn stop_for_kernel(&mut self, stop: bool) {
+        match &mut self.half {
+            Half::Seal(seal) => seal.stop_at_rest(stop),
+            Half::Open(open) => open.stop_at_boundary(stop),
+            _ => {}
+        }
     }
 
     fn poll(

@@ -12,10 +12,13 @@
 mod continued;
 mod stage;
 
-use kedge_daemon::dataplane::buffer::Pool;
+use kedge_daemon::dataplane::buffer::{Pipes, Pool};
 use kedge_daemon::dataplane::calibration::calibrate;
 use kedge_daemon::dataplane::flow::{Flow, Records};
-use kedge_daemon::dataplane::half::{Broken, Open, Seal};
+use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
+use kedge_daemon::dataplane::registry::Meter;
+use kedge_daemon::dataplane::rounds::Rounds;
+use kedge_daemon::limits::TURNS_PER_ROUND;
 use kedge_link::wire::Answer;
 use kedge_model::{Refusal, Suite};
 use kedge_record::{Limits, Rekey};
@@ -26,6 +29,7 @@ use stage::{
 };
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -272,7 +276,6 @@ fn a_reader_that_stops_stops_the_writer_within_bounded_buffers() {
             sent += written;
             assert!(sent < 256 << 20, "the flow swallows bytes without end");
         }
-        client.set_nodelay(true).expect("setsockopt");
         let mut got = vec![0; sent];
         server
             .read_exact(&mut got)
@@ -320,6 +323,41 @@ fn a_direction_goes_to_the_kernel_once_it_has_carried_bulk_and_no_other_does() {
             }
         });
     }
+}
+
+/// It would never be given to the kernel otherwise: after each turn something waits to be written.
+#[test]
+fn a_workload_that_always_has_more_is_stopped_when_all_is_written() {
+    run_on(paths()[0], &async |path| {
+        let ((mut workload, near), (far, _peer)) = (pair().await, pair().await);
+        let more = pattern(300_000);
+        workload.write_all(&more).await.expect("write");
+        near.readable().await.expect("bytes");
+        far.writable().await.expect("room");
+        let rounds = Rounds::default();
+        let turn = Turn {
+            pool: &Pool::default(),
+            pipes: &Pipes::default(),
+            rounds: &rounds,
+            meter: &Meter::default(),
+            now_s: 0,
+        };
+        let mut seal = Seal::new(path.sealer(path.keys().opener), false);
+        let cx = &mut Context::from_waker(Waker::noop());
+        // So many others wait for the next round that there is one turn in each.
+        let others: Vec<_> = (0..TURNS_PER_ROUND)
+            .map(|_| (rounds.give_way::<()>(cx), rounds.waiting()))
+            .collect();
+        for _ in 0..2 {
+            assert!(seal.poll(cx, &near, &far, &turn).is_pending());
+            assert!(!seal.is_at_rest());
+        }
+        seal.stop_at_rest(true);
+        assert!(seal.poll(cx, &near, &far, &turn).is_pending());
+        assert!(seal.is_at_rest());
+        assert!(near.try_read(&mut [0]).is_ok(), "there is more");
+        drop(others);
+    });
 }
 
 #[test]

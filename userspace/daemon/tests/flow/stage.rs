@@ -50,11 +50,16 @@ impl Ends {
     }
 }
 
+/// Both ends send at once what they have, as carriers do.
 pub async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let address = listener.local_addr().expect("bound");
     let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (dialled.expect("connect"), accepted.expect("accept").0)
+    let (dialled, (accepted, _)) = (dialled.expect("connect"), accepted.expect("accept"));
+    for end in [&dialled, &accepted] {
+        end.set_nodelay(true).expect("setsockopt");
+    }
+    (dialled, accepted)
 }
 
 /// How the flows of a test carry their bytes.

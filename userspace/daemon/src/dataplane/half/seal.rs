@@ -23,6 +23,8 @@ pub struct Seal {
     fin: bool,
     /// The last record is sealed, and this is what it says.
     ending: Option<Over>,
+    /// Reads nothing more once everything is written, so that somebody else can go on behind it.
+    to_rest: bool,
 }
 
 impl Seal {
@@ -32,6 +34,7 @@ impl Seal {
             pending: None,
             fin,
             ending: None,
+            to_rest: false,
         }
     }
 
@@ -43,6 +46,12 @@ impl Seal {
 
     pub fn is_written(&self) -> bool {
         self.pending.is_none()
+    }
+
+    /// From now on writes what is sealed and waits there: a workload that always has more would never
+    /// let it come to rest.
+    pub fn stop_at_rest(&mut self, stop: bool) {
+        self.to_rest = stop;
     }
 
     /// Whether everything that was sealed has been written, and more is to come.
@@ -78,6 +87,9 @@ impl Seal {
                     }
                     return Poll::Ready(Ok(Over::Ended));
                 }
+            }
+            if self.to_rest {
+                break;
             }
             if self.sealer.wants_rekey() == Some(Rekey::Continue) {
                 let buffer = ready!(turn.pool.poll_take(cx)).map_err(Broken::Carrier)?;
