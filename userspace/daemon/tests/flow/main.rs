@@ -27,11 +27,12 @@ use stage::{
     Ends, Path, Peer, drive, ends, ends_with, kernel_has, pair, paths, pattern, read_all, run,
     run_on, sings, transfer,
 };
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
@@ -329,34 +330,41 @@ fn a_direction_goes_to_the_kernel_once_it_has_carried_bulk_and_no_other_does() {
 #[test]
 fn a_workload_that_always_has_more_is_stopped_when_all_is_written() {
     run_on(paths()[0], &async |path| {
-        let ((mut workload, near), (far, _peer)) = (pair().await, pair().await);
-        let more = pattern(300_000);
-        workload.write_all(&more).await.expect("write");
-        near.readable().await.expect("bytes");
-        far.writable().await.expect("room");
-        let rounds = Rounds::default();
+        let ((mut workload, near), (far, mut peer)) = (pair().await, pair().await);
+        spawn_local(async move { workload.write_all(&pattern(8 << 20)).await });
+        spawn_local(async move { copy(&mut peer, &mut sink()).await });
+        let (rounds, meter) = (Rounds::default(), Meter::default());
         let turn = Turn {
             pool: &Pool::default(),
             pipes: &Pipes::default(),
             rounds: &rounds,
-            meter: &Meter::default(),
+            meter: &meter,
             now_s: 0,
         };
         let mut seal = Seal::new(path.sealer(path.keys().opener), false);
         let cx = &mut Context::from_waker(Waker::noop());
         // So many others wait for the next round that there is one turn in each.
-        let others: Vec<_> = (0..TURNS_PER_ROUND)
+        let _others: Vec<_> = (0..TURNS_PER_ROUND)
             .map(|_| (rounds.give_way::<()>(cx), rounds.waiting()))
             .collect();
-        for _ in 0..2 {
+        for _ in 0..4 {
+            near.peek(&mut [0]).await.expect("more");
             assert!(seal.poll(cx, &near, &far, &turn).is_pending());
             assert!(!seal.is_at_rest());
         }
+        near.peek(&mut [0]).await.expect("more");
+        let sealed = meter.sent_bytes.load(Relaxed);
         seal.stop_at_rest(true);
-        assert!(seal.poll(cx, &near, &far, &turn).is_pending());
-        assert!(seal.is_at_rest());
-        assert!(near.try_read(&mut [0]).is_ok(), "there is more");
-        drop(others);
+        poll_fn(|cx| {
+            let polled = seal.poll(cx, &near, &far, &turn);
+            assert!(polled.is_pending());
+            match seal.is_at_rest() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        assert_eq!(meter.sent_bytes.load(Relaxed), sealed);
     });
 }
 
