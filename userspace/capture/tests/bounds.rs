@@ -5,11 +5,11 @@
 
 mod common;
 
-use common::{Lab, PORT_BASE, claim, count, pinned, rule, verdicts};
+use common::{Lab, PORT_BASE, claim, count, pinned, verdicts};
 use kedge_abi::{Claim, limits, map};
-use kedge_capture::{Cgroup, CgroupKind, Counter, EventKind, Refusal, Verdict};
+use kedge_capture::{Cgroup, CgroupKind, Counter, EventKind, Refusal, Rule, Verdict};
 use kedge_model::Mode;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 #[test]
@@ -62,7 +62,11 @@ fn prefixes_beyond_the_bound_are_refused_whole_and_those_that_are_there_hold() {
         .require
         .extend((held..=limits::VERDICTS as usize).map(|number| {
             let ip = Ipv4Addr::from(0x1400_0000 + u32::try_from(number).expect("below the bound"));
-            rule(&format!("{ip}/32"), Verdict::Pass)
+            Rule {
+                net: IpAddr::from(ip).into(),
+                port: None,
+                verdict: Verdict::Pass,
+            }
         }));
     let told = capture
         .replace_verdicts(&too_many)

@@ -58,9 +58,8 @@ fn at_every_step_of_a_change_connections_are_captured_and_guarded() {
     let (mut pod, mut outside) = (lab.actor("pods/a", "a"), lab.actor("outside", "n"));
     let mut first = lab.capturing(Mode::Require);
     let mut second = lab.filled(Mode::Require);
-    let (claims, beats) = (first.claims(), [first.beats(), second.beats()]);
+    let claims = first.claims();
     let mut look = |step: &str| {
-        beats.iter().for_each(|beats| beats.beat(0).expect("beat"));
         pod.connect("10.66.2.2:80")
             .unwrap_or_else(|errno| panic!("{step}: errno {errno}"));
         daemon.accept();

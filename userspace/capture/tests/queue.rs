@@ -43,7 +43,6 @@ fn come_and_go(pod: &mut Actor, times: u32, end: End) {
 }
 
 fn fills_its_share(capture: &Capture, pod: &mut Actor, end: End) {
-    capture.beats().beat(0).expect("beat");
     come_and_go(pod, SHARE, end);
     let held = count(capture, Counter::Held);
     assert_eq!(pod.connect(TO), Err(libc::ETIMEDOUT), "beyond its share");
@@ -82,7 +81,7 @@ fn a_connection_that_was_reset_holds_its_place_until_it_is_accepted_and_no_longe
 #[test]
 fn connections_without_a_claim_have_one_share_together() {
     let lab = lab_or_skip!();
-    let capture = lab.capturing(Mode::Require);
+    let _capture = lab.capturing(Mode::Require);
     let _daemon = daemon(&lab);
     let mut strangers = [lab.actor("kubelet", "a"), lab.actor("pods/a", "a")];
     let straight = format!("169.254.76.9:{PORT_BASE}");
@@ -93,7 +92,6 @@ fn connections_without_a_claim_have_one_share_together() {
     for stranger in &mut strangers {
         assert_eq!(stranger.connect(&straight), Err(libc::ETIMEDOUT));
     }
-    capture.beats().beat(0).expect("beat");
     assert_eq!(lab.actor("pods/a", "a").connect(TO), Ok(()));
 }
 

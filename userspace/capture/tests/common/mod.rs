@@ -18,8 +18,8 @@ pub mod pinned;
 
 use actor::Actor;
 use kedge_capture::{
-    Capture, CaptureConfig, CaptureError, Cgroup, CgroupKind, Claim, Counter, LocalPod, Rule,
-    Verdict, Verdicts, cgroup_id, off,
+    Beats, Capture, CaptureConfig, CaptureError, Cgroup, CgroupKind, Claim, Counter, LocalPod,
+    Rule, Verdict, Verdicts, cgroup_id, off,
 };
 use kedge_model::Mode;
 use std::fs::{self, File};
@@ -27,6 +27,7 @@ use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -74,6 +75,8 @@ pub struct Lab {
     cgroups: PathBuf,
     bpffs: PathBuf,
     object: Vec<u8>,
+    /// Workers beat for as long as there is one who holds it.
+    life: Arc<()>,
 }
 
 impl Lab {
@@ -101,6 +104,7 @@ impl Lab {
             bpffs: Path::new("/sys/fs/bpf").join(&name),
             name,
             object,
+            life: Arc::default(),
         })
     }
 
@@ -209,7 +213,7 @@ impl Lab {
     }
 
     /// A generation with full tables, not attached yet: both pods in this mode, both places
-    /// captured, worker 0 alive.
+    /// captured, worker 0 alive until it rests or the lab is gone.
     pub fn filled(&self, mode: Mode) -> Capture {
         let mut capture = self.load();
         capture
@@ -218,8 +222,20 @@ impl Lab {
         capture
             .replace_verdicts(&verdicts())
             .expect("replace verdicts");
-        capture.beats().beat(0).expect("beat");
+        self.keep_alive(capture.beats());
         capture
+    }
+
+    /// Beats now and, however slow the machine is, in time.
+    fn keep_alive(&self, beats: Beats) {
+        beats.beat(0).expect("beat");
+        let life = Arc::downgrade(&self.life);
+        thread::spawn(move || {
+            while life.strong_count() > 0 {
+                beats.beat(0).expect("beat");
+                thread::sleep(Beats::FRESH / 10);
+            }
+        });
     }
 
     /// The same, attached.
