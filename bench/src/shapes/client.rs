@@ -1,6 +1,6 @@
 //! Many streams of one shape, as a client.
 
-use super::engine::{Engine, LIMIT};
+use super::engine::Engine;
 use super::play::{Side, is_cut, play};
 use super::script::Shape;
 use crate::protocol::{NONCE_LEN, Nonce};
@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 #[derive(Args)]
 pub struct Request {
@@ -121,8 +121,7 @@ async fn tasks(request: &Request, shape: &'static Shape, to: SocketAddr) -> Vec<
                 let begun = f64::from(u32::try_from(total - left.get()).unwrap_or(u32::MAX));
                 sleep_until(started + Duration::from_secs_f64(begun / pace)).await;
             }
-            let end = timeout(*LIMIT, one(engine, shape, to)).await;
-            ends.push(end.unwrap_or_else(|_| Err(anyhow::anyhow!("hangs"))));
+            ends.push(one(engine, shape, to).await);
         }
         ends
     };

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::LazyLock;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How a side makes its system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,8 +24,8 @@ pub enum Engine {
     Inherited,
 }
 
-/// A stream that hangs longer has failed. `KEDGE_PATIENCE`, set in emulated machines, says how many
-/// times as long it may take there.
+/// A stream in which nothing moves for longer has failed. `KEDGE_PATIENCE`, set in emulated machines,
+/// says how many times as long that may be there.
 pub static LIMIT: LazyLock<Duration> = LazyLock::new(|| {
     let patience = std::env::var("KEDGE_PATIENCE");
     let times = patience.ok().and_then(|text| text.parse().ok());
@@ -43,13 +44,16 @@ impl Wire {
         match self {
             Self::Blocking(stream) => stream.borrow_mut().write(bytes),
             Self::Edge(stream) => loop {
-                stream.writable().await?;
+                limited(stream.writable()).await?;
                 match stream.try_write(bytes) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     result => return result,
                 }
             },
-            Self::Uring(stream) => stream.write(bytes.to_vec()).submit().await.0,
+            Self::Uring(stream) => {
+                let sent = stream.write(bytes.to_vec()).submit();
+                limited(async { sent.await.0 }).await
+            }
         }
     }
 
@@ -58,17 +62,21 @@ impl Wire {
         match self {
             Self::Blocking(stream) => stream.borrow_mut().read(room),
             Self::Edge(stream) => loop {
-                stream.readable().await?;
+                limited(stream.readable()).await?;
                 match stream.try_read(room) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     result => return result,
                 }
             },
             Self::Uring(stream) => {
-                let (result, bytes) = stream.read(vec![0; room.len()]).await;
-                let len = result?;
-                room[..len].copy_from_slice(&bytes[..len]);
-                Ok(len)
+                let received = stream.read(vec![0; room.len()]);
+                let bytes = async {
+                    let (len, bytes) = received.await;
+                    len.map(|len| bytes[..len].to_vec())
+                };
+                let bytes = limited(bytes).await?;
+                room[..bytes.len()].copy_from_slice(&bytes);
+                Ok(bytes.len())
             }
         }
     }
@@ -106,7 +114,8 @@ impl Engine {
 
     pub async fn connect(self, to: SocketAddr, shape: &Shape) -> Result<Wire> {
         if self == Self::Uring {
-            return Ok(Wire::Uring(tokio_uring::net::TcpStream::connect(to).await?));
+            let connected = tokio_uring::net::TcpStream::connect(to);
+            return Ok(Wire::Uring(limited(connected).await?));
         }
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         tune(&socket, shape)?;
@@ -119,7 +128,14 @@ impl Engine {
         ensure!(self == Self::Edge, "{self:?} is no engine for a client");
         socket.set_nonblocking(true)?;
         let connecting = tokio::net::TcpSocket::from_std_stream(socket.into());
-        Ok(Wire::Edge(connecting.connect(to).await?))
+        Ok(Wire::Edge(limited(connecting.connect(to)).await?))
+    }
+}
+
+async fn limited<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match timeout(*LIMIT, step).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "it hangs")),
     }
 }
 

@@ -3,6 +3,9 @@
 
 use crate::protocol::{NONCE_LEN, Nonce, hash};
 
+/// How many bytes are made at once.
+const WORD: usize = size_of::<u64>();
+
 /// One direction of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -34,27 +37,47 @@ impl Pattern {
     }
 
     pub fn fill(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            *byte = self.next();
+        let to_boundary = (WORD - self.in_word()) % WORD;
+        let (head, rest) = bytes.split_at_mut(to_boundary.min(bytes.len()));
+        self.fill_part(head);
+        let mut words = rest.chunks_exact_mut(WORD);
+        for word in &mut words {
+            word.copy_from_slice(&self.word());
+            self.position += WORD as u64;
         }
+        self.fill_part(words.into_remainder());
     }
 
     /// The first position whose byte is another one than it should be.
     pub fn check(&mut self, bytes: &[u8]) -> Result<(), u64> {
-        for byte in bytes {
-            let at = self.position;
-            if *byte != self.next() {
-                return Err(at);
+        let mut expected = [0; 1024];
+        for bytes in bytes.chunks(expected.len()) {
+            let (from, expected) = (self.position, &mut expected[..bytes.len()]);
+            self.fill(expected);
+            if bytes != expected {
+                let same = bytes
+                    .iter()
+                    .zip(expected)
+                    .take_while(|(is, should)| is == should);
+                return Err(from + same.count() as u64);
             }
         }
         Ok(())
     }
 
-    fn next(&mut self) -> u8 {
-        let word = mix(self.key ^ (self.position / 8));
-        let byte = word.to_le_bytes()[usize::try_from(self.position % 8).expect("less than 8")];
-        self.position += 1;
-        byte
+    /// No more than is left of this word.
+    fn fill_part(&mut self, bytes: &mut [u8]) {
+        let from = self.in_word();
+        bytes.copy_from_slice(&self.word()[from..][..bytes.len()]);
+        self.position += bytes.len() as u64;
+    }
+
+    fn in_word(&self) -> usize {
+        usize::try_from(self.position % WORD as u64).expect("less than a word")
+    }
+
+    fn word(&self) -> [u8; WORD] {
+        mix(self.key ^ (self.position / WORD as u64)).to_le_bytes()
     }
 }
 
