@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
@@ -18,6 +19,21 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
+
+const MAP_TYPE_ARRAY: u32 = 2;
+const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+
+/// `struct { map_type; key_size; value_size; max_entries; map_flags; inner_map_fd }`.
+#[repr(C)]
+#[derive(Default)]
+struct MapCreate {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    entries_max: u32,
+    flags: u32,
+    inner_map: u32,
+}
 
 /// `struct { map_fd; key; value; flags }` of `union bpf_attr`.
 #[repr(C)]
@@ -208,6 +224,25 @@ pub(crate) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Resul
 /// `false`: there was no such key.
 pub(crate) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
     found(command(MAP_DELETE_ELEM, &mut element(map, key, 0, 0)))
+}
+
+/// Returns when every program that runs now has ended, with whatever it had read of maps by then. The
+/// kernel waits for that when a map of maps is written (`maybe_wait_bpf_programs` in
+/// kernel/bpf/syscall.c), so this writes to one of its own.
+pub(crate) fn wait_for_programs() -> io::Result<()> {
+    let mut attributes = MapCreate {
+        kind: MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: 4,
+        entries_max: 1,
+        ..MapCreate::default()
+    };
+    let inner = owned(command(MAP_CREATE, &mut attributes)?);
+    attributes.kind = MAP_TYPE_ARRAY_OF_MAPS;
+    attributes.inner_map = raw(inner.as_fd());
+    let outer = owned(command(MAP_CREATE, &mut attributes)?);
+    let entry = raw(inner.as_fd()).to_ne_bytes();
+    update(outer.as_fd(), &[0; 4], &entry)
 }
 
 /// The key after `key` (`None`: the first one) into `next`. `false`: there is none.

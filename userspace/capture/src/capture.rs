@@ -1,5 +1,6 @@
 //! One generation of the programs: loaded, pinned, attached, and fed.
 
+use crate::bpf;
 use crate::claims::Claims;
 use crate::config::CaptureConfig;
 use crate::error::CaptureError;
@@ -166,7 +167,16 @@ impl Capture {
         write(map::PORTS, self.ports.add(&compiled.ports))?;
         write(map::VERDICTS, self.verdicts.write(&exchange.writes))?;
         write(map::VERDICTS, self.verdicts.delete(&exchange.deletes))?;
-        write(map::PORTS, self.ports.retain(&compiled.ports))
+        self.forget_ports(&compiled.ports)
+    }
+
+    /// A program may have read the name of a set of ports that is gone, and not the set yet.
+    fn forget_ports(&mut self, wanted: &HashMap<PortKey, u32>) -> Result<(), CaptureError> {
+        let gone = self.ports.gone(wanted);
+        if !gone.is_empty() {
+            bpf::wait_for_programs().map_err(CaptureError::system("wait for", "programs"))?;
+        }
+        write(map::PORTS, self.ports.delete(&gone))
     }
 
     /// From the prefixes that are there to these.

@@ -179,6 +179,9 @@ fn a_verdict_for_one_port_leaves_the_others_alone() {
     let mut pod = lab.actor("pods/a", "a");
     assert_eq!(pod.connect("10.66.2.2:81"), Err(libc::ECONNREFUSED));
     assert_eq!(pod.connect("10.66.2.2:80"), Ok(()));
+
+    capture.replace_verdicts(&verdicts()).expect("replace");
+    assert_eq!(pod.connect("10.66.2.2:81"), Ok(()), "as its prefix again");
 }
 
 #[test]

@@ -16,6 +16,8 @@ use kedge_record::{
 use kedge_sys::canary::{self, Canary};
 use kedge_sys::patience::Patience;
 use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
@@ -60,6 +62,12 @@ pub async fn pair() -> (TcpStream, TcpStream) {
         end.set_nodelay(true).expect("setsockopt");
     }
     (dialled, accepted)
+}
+
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let carrier = TcpStream::connect(address).await?;
+    carrier.set_nodelay(true)?;
+    Ok(carrier)
 }
 
 /// How the flows of a test carry their bytes.
@@ -155,7 +163,7 @@ impl Path {
     ) -> Continued {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let address = listener.local_addr().expect("bound");
-        let dial: Dial = Box::new(move || Box::pin(TcpStream::connect(address)));
+        let dial: Dial = Box::new(move || Box::pin(dial(address)));
         let patience = Patience::OURS;
         let flows = Continuations::default();
         let awaited = flows.enter(theirs);
@@ -196,6 +204,7 @@ pub async fn take_continuations(listener: TcpListener, flows: Continuations, pee
     let mut kept = Vec::new();
     loop {
         let (mut carrier, _) = listener.accept().await.expect("accept");
+        carrier.set_nodelay(true).expect("setsockopt");
         if !matches!(peer, Peer::Honest) {
             if matches!(peer, Peer::Liar) {
                 carrier.write_all(&[0; 16]).await.expect("write");
