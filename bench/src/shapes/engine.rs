@@ -70,13 +70,13 @@ impl Wire {
             },
             Self::Uring(stream) => {
                 let received = stream.read(vec![0; room.len()]);
-                let bytes = async {
+                let received = async {
                     let (len, bytes) = received.await;
-                    len.map(|len| bytes[..len].to_vec())
+                    len.map(|len| (len, bytes))
                 };
-                let bytes = limited(bytes).await?;
-                room[..bytes.len()].copy_from_slice(&bytes);
-                Ok(bytes.len())
+                let (len, bytes) = limited(received).await?;
+                room[..len].copy_from_slice(&bytes[..len]);
+                Ok(len)
             }
         }
     }

@@ -95,17 +95,12 @@ impl<K: Plain + Eq + Hash, V: Plain + PartialEq> Mirror<K, V> {
     /// gone is deleted afterwards, so that no key that stays is missing for a moment.
     pub(crate) fn replace(&mut self, wanted: &HashMap<K, V>) -> io::Result<()> {
         self.add(wanted)?;
-        self.retain(wanted)
+        self.delete(&self.gone(wanted))
     }
 
     /// Writes what is new or different.
     pub(crate) fn add(&mut self, wanted: &HashMap<K, V>) -> io::Result<()> {
         self.write(&self.missing(wanted))
-    }
-
-    /// Deletes what is not wanted.
-    pub(crate) fn retain(&mut self, wanted: &HashMap<K, V>) -> io::Result<()> {
-        self.delete(&self.gone(wanted))
     }
 
     /// What is new in `wanted` or has another value there.

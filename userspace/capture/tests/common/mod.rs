@@ -232,8 +232,8 @@ impl Lab {
         let life = Arc::downgrade(&self.life);
         thread::spawn(move || {
             while life.strong_count() > 0 {
-                beats.beat(0).expect("beat");
                 thread::sleep(Beats::FRESH / 10);
+                beats.beat(0).expect("beat");
             }
         });
     }

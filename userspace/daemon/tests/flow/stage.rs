@@ -56,11 +56,9 @@ impl Ends {
 pub async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let address = listener.local_addr().expect("bound");
-    let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (dialled, accepted) = tokio::join!(dial(address), listener.accept());
     let (dialled, (accepted, _)) = (dialled.expect("connect"), accepted.expect("accept"));
-    for end in [&dialled, &accepted] {
-        end.set_nodelay(true).expect("setsockopt");
-    }
+    accepted.set_nodelay(true).expect("setsockopt");
     (dialled, accepted)
 }
 
