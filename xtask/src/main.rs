@@ -14,20 +14,20 @@ use xtask::{bench, demo, fuzz, setup, tiers, vm};
 const VERBS: &str = "\
 verb                     root  takes            what
 setup [--yes]            yes   5 min, then 0 s  install what is missing; prints its plan first
-build                    no    4 min, then 1 s  the BPF object, kedged, kedge and kedge-load
+build                    no    9 min, then 1 s  the BPF object, kedged, kedge and kedge-load
 demo [--keep]            yes   80 s             unmodified applications across two nodes, proven
 test [FILTER] [--strict] yes   15 min           everything that can be tested; --fuzz, --kernels: more
 test --full              yes   25 min           the same with the heavy counts
 bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
-vm test [KERNEL…]        yes   25 min           the tests that touch the kernel, on other kernels
+vm test [KERNEL…]        yes   40 min           the tests that touch the kernel, on other kernels
 vm test --full           yes   hours            the same with the heavy counts, in all suites
 vm pair KERNEL KERNEL    yes   2 min            two nodes on two kernels, a machine and a TPM each
 vm bench [KERNEL]        yes   12 min           instructions a byte and a round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
-ci                       yes   55 min           test --strict --fuzz --kernels: what .ci/run runs
+ci                       yes   80 min           test --strict --fuzz --kernels: what .ci/run runs
 
 The first build takes as long as its dependencies do. Without root, `test` runs what needs none
 and counts the rest as skipped. `cargo xtask VERB --help` tells more.";
