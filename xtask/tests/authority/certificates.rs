@@ -14,25 +14,27 @@ use xtask::waiting::{Waiting, is_told, unix_ms};
 const DECIDED: Duration = Duration::from_secs(5);
 const HOURS_OF_A_SECOND: f64 = 1.0 / 3_600.0;
 
-/// Node b has its certificate of a second CA, and node a stops believing that one.
+/// Node b has its certificate of a second CA, before node a believes that one; then node a stops
+/// believing it.
 #[test]
 fn a_ca_that_leaves_the_bundle_takes_links_and_flows_with_it() {
     play(|lab| {
         let (first, second) = (lab.ca(), lab.make_ca("ca-second")?);
         let [first, both] = [vec![&first], vec![&first, &second]].map(|cas| bundle(&cas));
         let (first, both) = (first?, both?);
-        for node in [Node::A, Node::B] {
-            give(lab, node, "bundle.pem", &both)?;
-        }
         let issued = lab.run.folder().join("of-second");
         lab.issue(&second, Node::B, &issued, 24.0)?;
         renews_its_link(lab, || {
-            let files = ["node.key", "node.pem"].into_iter();
-            files
-                .map(|name| (name, issued.join(name)))
-                .try_for_each(|(name, issued)| {
-                    give(lab, Node::B, name, &fs::read_to_string(issued)?)
-                })
+            let told_a = told(lab, Node::A)?;
+            give(lab, Node::B, "bundle.pem", &both)?;
+            for name in ["node.key", "node.pem"] {
+                give(lab, Node::B, name, &fs::read_to_string(issued.join(name))?)?;
+            }
+            // The old link serves meanwhile, and the new one is asked for again.
+            let refused = ["link-failed", "not signed by an authority"];
+            is_told(lab, Node::A, told_a, &refused)?;
+            ensure!(client_reaches(lab)?, "a link that cannot be renewed serves");
+            give(lab, Node::A, "bundle.pem", &both)
         })?;
 
         let flow = Waiting::idle(lab)?;

@@ -58,6 +58,8 @@ pub struct Manager {
     attempts: JoinSet<(NodeName, Result<(), ControlError>)>,
     handshakes: Doorstep,
     begun: u64,
+    /// Links that began no later show an SVID that has been replaced.
+    outdated: u64,
     /// A new SVID that waits for a Result about its key, and until when.
     next_svid: Option<(NodeSvid, SystemTime)>,
     /// Whom we believed when the links' Results were last looked at.
@@ -97,6 +99,7 @@ impl Manager {
             attempts: JoinSet::new(),
             handshakes: Doorstep::new(HANDSHAKES_INBOUND),
             begun: 0,
+            outdated: 0,
             next_svid: None,
             judged: 0,
         })
@@ -120,7 +123,7 @@ impl Manager {
                 Some(Ok((node, result))) = self.attempts.join_next() => self.ended(node, result),
                 _ = due.tick() => {
                     self.use_next_svid();
-                    self.renew_old();
+                    self.renew_due();
                     self.expire();
                     self.judge_again();
                 }
@@ -223,7 +226,8 @@ impl Manager {
         }
     }
 
-    /// New certificates: every link is made anew under them before the old one is erased.
+    /// New certificates: every link is made anew under them before the old one is erased, also one
+    /// whose handshake is under way, and one whose peer does not believe the new ones yet.
     fn renew_all(&mut self, svid: NodeSvid) {
         match self.link_config(&svid) {
             Ok(config) => {
@@ -231,9 +235,8 @@ impl Manager {
                 self.not_after = system_time(svid.not_after());
                 self.svid = svid;
                 self.events.svid_reloaded(self.not_after);
-                for link in self.links.all() {
-                    self.renew(&link);
-                }
+                self.outdated = self.begun;
+                self.renew_due();
             }
             Err(error) => self.events.svid_failed(&error),
         }
@@ -325,9 +328,10 @@ impl Manager {
         }
     }
 
-    fn renew_old(&mut self) {
+    fn renew_due(&mut self) {
         for link in self.links.all() {
-            if link.established_at.elapsed() >= lifetime(&link) {
+            let is_old = link.established_at.elapsed() >= lifetime(&link);
+            if is_old || link.begun <= self.outdated {
                 self.renew(&link);
             }
         }
