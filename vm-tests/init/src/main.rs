@@ -8,6 +8,7 @@
 mod busy;
 mod debug_exit;
 mod plan;
+mod turns;
 mod verdicts;
 
 use anyhow::{Context, Result};
@@ -54,6 +55,7 @@ fn run() -> Result<bool> {
         return Ok(true);
     }
     let mut port = result_port()?;
+    turns::take_whole_ones()?;
     let (mut passed, mut failed) = (0_u64, 0_u64);
     for run in plan::read()? {
         for verdict in test(&run)? {

@@ -72,10 +72,13 @@ impl Qemu {
     /// A machine with two CPUs that boots `kernel` and `image`.
     #[must_use]
     pub fn machine(&self, kernel: &Path, image: &Path, mode: &str) -> Command {
-        // Without instructions that TCG does byte by byte, and without the fifth level of page tables.
+        // Without instructions that TCG does byte by byte, without the fifth level of page tables,
+        // and without guards of memory that are switched with each copy (SMAP) and process (PKU).
         let processor = match kvm_works() {
             true => "-smp 2 -accel kvm -cpu host",
-            false => "-smp 2 -accel tcg,thread=multi,tb-size=512 -cpu max,-erms,-fsrm,-la57",
+            false => {
+                "-smp 2 -accel tcg,thread=multi,tb-size=512 -cpu max,-erms,-fsrm,-la57,-smap,-pku"
+            }
         };
         // What the kernel and libc do by the time counter costs little under TCG, where the HPET is
         // a device; whether it is steady is not checked by a clock that stutters under load.
