@@ -16,7 +16,7 @@ use xtask::wire::{Finding, Problem};
 #[test]
 fn hundreds_of_key_updates_in_256_mib_lose_no_byte() {
     const SHAPE: &str = "64-mib-both-at-once";
-    const LOW_BUDGET: &str = "short-keys:48";
+    const LOW_BUDGET: &str = "short-keys:88";
     play(|lab| {
         let report = with_kernel_records(lab, "updates", Some(LOW_BUDGET), |lab| {
             let played = shapes::play(lab, SHAPE, 2)?;
