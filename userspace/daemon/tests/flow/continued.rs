@@ -33,7 +33,7 @@ fn a_flow_goes_on_through_hundreds_of_carriers_and_no_byte_is_lost() {
         for meter in &ends.meters {
             let keys = [&meter.sent_generation, &meter.received_generation];
             let keys = keys.map(|generation| generation.load(Relaxed));
-            assert!(keys.iter().all(|keys| *keys > 150), "{keys:?} keys");
+            assert!(keys.iter().sum::<u32>() > 200, "{keys:?} keys");
         }
     };
     for path in continued_paths() {
