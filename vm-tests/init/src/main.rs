@@ -11,7 +11,7 @@ mod plan;
 mod turns;
 mod verdicts;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use plan::Run;
@@ -20,6 +20,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 use verdicts::Verdict;
 
@@ -56,19 +58,48 @@ fn run() -> Result<bool> {
     }
     let mut port = result_port()?;
     turns::take_whole_ones()?;
-    let (mut passed, mut failed) = (0_u64, 0_u64);
-    for run in plan::read()? {
-        for verdict in test(&run)? {
-            match verdict.passed {
-                true => passed += 1,
-                false => failed += 1,
-            }
-            writeln!(port, "{}", serde_json::to_string(&verdict)?)?;
-        }
-    }
+    let (passed, failed) = follow(plan::read()?, &mut port)?;
+    println!(
+        "init: {} s of the processors, all in all",
+        busy::ticks()? / busy::PER_SECOND
+    );
     writeln!(port, r#"{{"passed":{passed},"failed":{failed}}}"#)?;
     port.sync_all().ok();
     Ok(failed == 0 && passed > 0)
+}
+
+/// Runs the lanes of a plan beside each other, reports each verdict, and answers how many tests
+/// passed and failed.
+fn follow(lanes: Vec<Vec<Run>>, port: &mut File) -> Result<(u64, u64)> {
+    let (report, verdicts) = mpsc::channel();
+    let lane = |runs: Vec<Run>| {
+        let report = report.clone();
+        move || -> Result<()> {
+            for run in &runs {
+                for verdict in test(run)? {
+                    report.send(verdict).context("nobody takes verdicts")?;
+                }
+            }
+            Ok(())
+        }
+    };
+    let lanes: Vec<_> = lanes
+        .into_iter()
+        .map(|runs| thread::spawn(lane(runs)))
+        .collect();
+    drop(report);
+    let (mut passed, mut failed) = (0, 0);
+    for verdict in verdicts {
+        match verdict.passed {
+            true => passed += 1,
+            false => failed += 1,
+        }
+        writeln!(port, "{}", serde_json::to_string(&verdict)?)?;
+    }
+    for lane in lanes {
+        lane.join().map_err(|_| anyhow!("a lane panicked"))??;
+    }
+    Ok((passed, failed))
 }
 
 fn mount_all() -> Result<()> {
@@ -135,7 +166,7 @@ fn result_port() -> Result<File> {
 
 /// Runs one program of libtest's to the end, whatever the end is.
 fn test(run: &Run) -> Result<Vec<Verdict>> {
-    let (name, started, busy) = (&run.name, Instant::now(), busy::ticks()?);
+    let (name, started) = (&run.name, Instant::now());
     println!("init: {name}");
     let mut child = Command::new(&run.program)
         .args(["--test-threads=2", "--show-output"])
@@ -149,15 +180,15 @@ fn test(run: &Run) -> Result<Vec<Verdict>> {
     let stdout = child.stdout.take().context("the pipe")?;
     for line in BufReader::new(stdout).lines() {
         let line = line.context("read what the tests say")?;
-        println!("{line}");
+        // At once, for who looks at a machine that hangs; the whole stays together.
+        if line.starts_with("test ") {
+            println!("init: {name}: {line}");
+        }
         text += &(line + "\n");
     }
     let status = child.wait().context("wait for the tests")?;
-    println!(
-        "init: {name} took {} s, and {} s of the processors",
-        started.elapsed().as_secs(),
-        (busy::ticks()? - busy) / busy::PER_SECOND
-    );
+    let seconds = started.elapsed().as_secs();
+    println!("{text}init: {name} took {seconds} s");
     let mut verdicts = verdicts::read(name, &text);
     if !status.success() && verdicts.iter().all(|verdict| verdict.passed) {
         verdicts.push(Verdict::failed(

@@ -1,5 +1,6 @@
-//! What a machine runs, in which order: test programs with their filters and variables. The
-//! guest's init reads it as `/plan.json`.
+//! What a machine runs, in which order: test programs with their filters and variables, in lanes
+//! beside each other, since they wait for each other's packets and clocks more often than they keep
+//! two processors busy. The guest's init reads it as `/plan.json`.
 
 use super::kernels::Kernel;
 use super::tpm;
@@ -13,11 +14,21 @@ use std::path::Path;
 /// One run of one test program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Run {
+    lane: Lane,
     pub name: String,
     pub program: String,
     /// Names of tests, or parts of such; none: all tests.
     pub words: Vec<String>,
     pub variables: BTreeMap<String, String>,
+}
+
+/// Runs of a lane follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Lane {
+    Crates,
+    /// They share a lab.
+    Lab,
 }
 
 /// Two nodes within the machine, and who seals their records.
@@ -216,6 +227,7 @@ pub fn half(node: Node, ca: &str, extent: Extent) -> Vec<Run> {
 
 fn test(name: &str) -> Run {
     Run {
+        lane: Lane::Crates,
         name: name.to_owned(),
         program: place(name),
         // With the machine's TPM: it can be neither made nor switched off there.
@@ -254,6 +266,7 @@ impl Scenario {
         let fixed = fixed.iter().chain(extent.variables(suite)).copied();
         let name = [Some(self.program), self.records, suite];
         Run {
+            lane: Lane::Lab,
             name: name.into_iter().flatten().collect::<Vec<_>>().join("/"),
             program: place(&format!("xtask/{}", self.program)),
             words: self.words.iter().map(|word| (*word).to_owned()).collect(),
