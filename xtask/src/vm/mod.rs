@@ -33,9 +33,9 @@ use std::num::NonZero;
 use std::thread;
 use std::time::Instant;
 
-/// As many at once as there are pairs of processors, since each machine has two. On two, a pair of
-/// machines takes longer than one after the other: Linux 6.12 takes 420 s alone, and its capture
-/// tests, 98 s alone, take 206 s beside the same on another.
+/// As many at once as there are pairs of processors, since each machine has two and keeps them busy.
+/// On two, a pair of machines gains nothing: the capture tests on Linux 6.12, 98 s alone, take 206 s
+/// beside the same on another.
 fn at_once() -> usize {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     (processors / 2).max(1)
