@@ -101,6 +101,9 @@ pub const HANDSHAKES_INBOUND: usize = 256;
 /// First and last pause between two attempts to make a link; it doubles in between.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The last pause where there is a link, which is to be renewed: many peers may ask one node that
+/// cannot believe them yet.
+pub const RENEWAL_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Age at which a link is renewed, before jitter of a tenth.
 pub const LINK_LIFETIME: Duration = Duration::from_secs(3_600);
 /// A renewed link takes no new flow after this long, and is then erased.

@@ -5,6 +5,7 @@ use crate::doorstep::{Doorstep, Source};
 use crate::events::Events;
 use crate::limits::{
     ATTESTATION_AHEAD, BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, HANDSHAKES_INBOUND, LINK_LIFETIME,
+    RENEWAL_BACKOFF_MAX,
 };
 use crate::links::control::{Context, Control, ControlError, Origin};
 use crate::links::link::{Command, Link};
@@ -55,6 +56,7 @@ pub struct Manager {
     config: Arc<LinkConfig>,
     not_after: SystemTime,
     dials: HashMap<NodeName, Dialling>,
+    pauses: JoinSet<NodeName>,
     attempts: JoinSet<(NodeName, Result<(), ControlError>)>,
     handshakes: Doorstep,
     begun: u64,
@@ -69,9 +71,23 @@ pub struct Manager {
 /// How dialling one node stands.
 #[derive(Default)]
 struct Dialling {
+    /// A dial, or the pause before it.
     under_way: bool,
     failures: u32,
-    not_before: Option<Instant>,
+    dial_from: Option<Instant>,
+    /// Not before `dial_from`.
+    renew_from: Option<Instant>,
+}
+
+impl Dialling {
+    /// Twice the pause after each failure, up to a bound; shorter by up to half, by chance.
+    fn failed(&mut self, now: Instant, shortened: f64) {
+        let pause = BACKOFF_MIN * 2u32.saturating_pow(self.failures.min(16));
+        let until = |bound| Some(now + pause.min(bound).mul_f64(1.0 - shortened / 2.0));
+        self.dial_from = until(BACKOFF_MAX);
+        self.renew_from = until(RENEWAL_BACKOFF_MAX);
+        self.failures += 1;
+    }
 }
 
 impl Manager {
@@ -96,6 +112,7 @@ impl Manager {
             rekey,
             instance,
             dials: HashMap::new(),
+            pauses: JoinSet::new(),
             attempts: JoinSet::new(),
             handshakes: Doorstep::new(HANDSHAKES_INBOUND),
             begun: 0,
@@ -120,6 +137,7 @@ impl Manager {
                 Some(demand) = demands.recv() => self.demand(demand),
                 Some(stranger) = strangers.recv() => self.answer(stranger),
                 Some(credential) = credentials.recv() => self.take(credential),
+                Some(Ok(node)) = self.pauses.join_next() => self.paused(node),
                 Some(Ok((node, result))) = self.attempts.join_next() => self.ended(node, result),
                 _ = due.tick() => {
                     self.use_next_svid();
@@ -140,22 +158,36 @@ impl Manager {
         }
     }
 
-    /// Dials unless that is under way; not before the pause after a failure is over.
+    /// Dials unless that is under way; not before the pause after a failure is over. A renewal that
+    /// comes too early is left to the next [`Manager::renew_due`].
     fn dial(&mut self, node: NodeName, renews: Option<LinkId>) {
         let dialling = self.dials.entry(node.clone()).or_default();
-        if std::mem::replace(&mut dialling.under_way, true) {
+        let is_ahead = |at: &Instant| Instant::now() < *at;
+        if dialling.under_way
+            || (renews.is_some() && dialling.renew_from.filter(is_ahead).is_some())
+        {
             return;
         }
-        let not_before = dialling.not_before;
+        dialling.under_way = true;
+        if let Some(at) = dialling.dial_from.filter(is_ahead) {
+            self.pauses.spawn(async move {
+                sleep_until(at.into()).await;
+                node
+            });
+            return;
+        }
         let context = self.context();
         let config = Arc::clone(&self.config);
         self.attempts.spawn(async move {
-            if let Some(at) = not_before {
-                sleep_until(at.into()).await;
-            }
             let result = establish(context, &config, &node, renews).await;
             (node, result)
         });
+    }
+
+    /// What counts is who we are and whom we believe now, and whether there is a link by now.
+    fn paused(&mut self, node: NodeName) {
+        self.dials.entry(node.clone()).or_default().under_way = false;
+        self.demand(Demand::Open(node));
     }
 
     fn ended(&mut self, node: NodeName, result: Result<(), ControlError>) {
@@ -164,10 +196,10 @@ impl Manager {
         match result {
             Ok(()) => *dialling = Dialling::default(),
             Err(error) => {
-                let pause = BACKOFF_MIN * 2u32.saturating_pow(dialling.failures.min(16));
-                let jitter = 0.5 + f64::from(random::<u16>()) / f64::from(u16::MAX) / 2.0;
-                dialling.not_before = Some(Instant::now() + pause.min(BACKOFF_MAX).mul_f64(jitter));
-                dialling.failures += 1;
+                dialling.failed(
+                    Instant::now(),
+                    f64::from(random::<u16>()) / f64::from(u16::MAX),
+                );
                 self.events.link_failed(&node, &error);
                 self.links.failed(&node, crate::events::chain(&error));
             }
@@ -195,6 +227,8 @@ impl Manager {
     }
 
     fn take(&mut self, credential: Credential) {
+        // What failed may work now.
+        self.dials.retain(|_, dialling| dialling.under_way);
         match credential {
             Credential::Svid(svid) => self.prepare(svid),
             Credential::Trust(trust) => self.believe(trust),
@@ -443,4 +477,27 @@ fn system_time(time: UnixTime) -> SystemTime {
 fn lifetime(link: &Link) -> Duration {
     let jitter = 0.9 + f64::from(link.id.0[0]) / 255.0 / 5.0;
     LINK_LIFETIME.mul_f64(jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_five_seconds_for_a_first_link_and_to_a_minute_for_a_renewal() {
+        let now = Instant::now();
+        let pauses = |failures, shortened| {
+            let mut dialling = Dialling::default();
+            for _ in 0..failures {
+                dialling.failed(now, shortened);
+            }
+            [dialling.dial_from, dialling.renew_from]
+                .map(|at| (at.expect("a failure") - now).as_millis())
+        };
+        assert_eq!(pauses(1, 0.0), [100, 100]);
+        assert_eq!(pauses(6, 0.0), [3_200, 3_200]);
+        assert_eq!(pauses(7, 0.0), [5_000, 6_400]);
+        assert_eq!(pauses(11, 0.0), [5_000, 60_000]);
+        assert_eq!(pauses(1_000, 1.0), [2_500, 30_000]);
+    }
 }
