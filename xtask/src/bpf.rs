@@ -281,7 +281,9 @@ fn build_with(root: &Path, feature: Option<&str>, program: &str, object: &Path) 
 
 fn flags() -> String {
     let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
-    [&arch, "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f")
+    // Else LLVM calls a function that clears memory byte by byte, and the verifier follows each of its turns.
+    let clearing = "-Clink-arg=--disable-expand-memcpy-in-order";
+    [&arch, "-Cdebuginfo=2", "-Clink-arg=--btf", clearing].join("\x1f")
 }
 
 fn path_with(linker: &Path) -> Result<std::ffi::OsString> {
