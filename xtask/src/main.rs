@@ -21,7 +21,7 @@ test --full              yes   25 min           the same with the heavy counts
 bench [--quick] [--json] yes   4 min            direct TCP and kedge, side by side
 lab up | down | list     yes   2 s              two nodes and nine pods, to play with
 lab exec PLACE -- CMD    yes   -                run a command in one of them
-vm test [KERNEL…]        yes   26 min           the tests that touch the kernel, on other kernels
+vm test [KERNEL…]        yes   13 to 26 min     the tests that touch the kernel, on other kernels
 vm test --full           yes   hours            the same with the heavy counts, in all suites
 vm pair KERNEL KERNEL    yes   2 min            two nodes on two kernels, a machine and a TPM each
 vm bench [KERNEL]        yes   12 min           instructions a byte and a round trip, by each way of records

@@ -13,8 +13,8 @@ pub const SPARE_BUFFERS: usize = 16;
 pub const PIPES_PER_WORKER: usize = 256;
 /// Unused pipes that a worker keeps.
 pub const SPARE_PIPES: usize = 16;
-/// Bytes of a pipe: a record is only ever taken into an empty one, and an unfixed kernel loses
-/// bytes if it has less room.
+/// Bytes of a pipe: an unfixed kernel loses bytes of a record if the pipe has less room, so that
+/// there a record is only ever taken into an empty one.
 pub const PIPE_BYTES: i32 = 64 * 1_024;
 /// Time between two looks whether the kernel has written all that it has sealed, at a flow's end.
 pub const SEND_SETTLE: Duration = Duration::from_millis(5);

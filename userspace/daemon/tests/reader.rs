@@ -35,6 +35,7 @@ async fn carry(mut flow: Flow) {
     let turn = Turn {
         pool: &pool,
         pipes: &pipes,
+        shares_pipes: true,
         rounds: &Rounds::default(),
         meter: &meter,
         now_s: 0,

@@ -75,8 +75,8 @@ const TRIALS: [Trial; 7] = [
     },
     Trial {
         name: "kTLS: splice into a short pipe",
-        purpose: "receive without a copy, whatever room a pipe has",
-        otherwise: "kedge splices into empty pipes of 64 KiB only",
+        purpose: "let several records share a pipe on their way to a workload",
+        otherwise: "each record goes through an empty pipe of 64 KiB",
         run: short_pipe,
     },
     Trial {

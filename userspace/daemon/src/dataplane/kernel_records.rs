@@ -15,6 +15,8 @@ pub struct KernelRecords {
     choices: Vec<Choice>,
     /// Whether this kernel takes the next key where the last one was.
     in_place: bool,
+    /// See [`records_share_pipes`].
+    share_pipes: bool,
 }
 
 /// Who seals and opens the records of a suite.
@@ -35,6 +37,8 @@ pub struct Choice {
 const NEEDED: [&str; 2] = ["kTLS", "kTLS: control records"];
 /// Without this a flow continues on another carrier when its key ends.
 const KEY_UPDATE: &str = "kTLS: key update";
+/// Without this each record has a pipe to itself.
+const SHORT_PIPE: &str = "kTLS: splice into a short pipe";
 
 impl KernelRecords {
     pub fn choose(
@@ -44,11 +48,10 @@ impl KernelRecords {
         calibrate: impl Fn(Suite) -> io::Result<Costs>,
     ) -> Self {
         let choice = |suite: &Suite| Choice::new(mode, *suite, canaries, &calibrate);
-        let choices: Vec<_> = suites.iter().map(choice).collect();
-        let updates = |canary: &Canary| canary.name == KEY_UPDATE && canary.works;
         Self {
-            choices,
-            in_place: canaries.iter().any(updates),
+            choices: suites.iter().map(choice).collect(),
+            in_place: works(canaries, KEY_UPDATE),
+            share_pipes: records_share_pipes(canaries),
         }
     }
 
@@ -76,6 +79,10 @@ impl KernelRecords {
             Some(RecordsMode::Kernel) => choice.kernel,
             Some(RecordsMode::Auto) => choice.cheaper,
         })
+    }
+
+    pub fn share_pipes(&self) -> bool {
+        self.share_pipes
     }
 
     pub fn choices(&self) -> &[Choice] {
@@ -123,6 +130,16 @@ impl Choice {
             cheaper: Records::Userspace,
         }
     }
+}
+
+/// Whether records may follow one another into a pipe, though it may have room for a part of one only.
+pub fn records_share_pipes(canaries: &[Canary]) -> bool {
+    works(canaries, SHORT_PIPE)
+}
+
+fn works(canaries: &[Canary], name: &str) -> bool {
+    let canary = canaries.iter().find(|canary| canary.name == name);
+    canary.is_some_and(|canary| canary.works)
 }
 
 /// The first canary that the suite needs and that does not sing.
@@ -178,7 +195,8 @@ mod tests {
             works: name != silent,
             reason: "seen".to_owned(),
         };
-        let names = NEEDED.into_iter().chain([KEY_UPDATE]).chain(OF_SUITES);
+        let optional = [KEY_UPDATE, SHORT_PIPE];
+        let names = NEEDED.into_iter().chain(optional).chain(OF_SUITES);
         names.map(canary).collect()
     }
 
@@ -306,6 +324,19 @@ mod tests {
             Records::Userspace,
             "it may become a bulk transfer"
         );
+    }
+
+    #[test]
+    fn records_share_a_pipe_only_where_a_short_one_was_seen_to_lose_nothing() {
+        let shared = |mode, canaries: &[_]| {
+            let calibrate = |_| Ok(Costs { bulk: 1, small: 1 });
+            KernelRecords::choose(mode, &Suite::ALL, canaries, calibrate).share_pipes()
+        };
+        for mode in [RecordsMode::Kernel, RecordsMode::Auto] {
+            assert!(shared(mode, &canaries("none")));
+            assert!(!shared(mode, &canaries(SHORT_PIPE)));
+            assert!(!shared(mode, &[]), "a kernel that was not tried");
+        }
     }
 
     #[test]

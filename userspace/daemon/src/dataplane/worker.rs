@@ -257,6 +257,7 @@ impl Worker {
         Turn {
             pool: &self.pool,
             pipes: &self.pipes,
+            shares_pipes: self.kernel_records.share_pipes(),
             rounds: &self.rounds,
             meter,
             now_s: self.now_s.get(),

@@ -16,6 +16,7 @@ use kedge_daemon::dataplane::buffer::{Pipes, Pool};
 use kedge_daemon::dataplane::calibration::calibrate;
 use kedge_daemon::dataplane::flow::{Flow, Records};
 use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
+use kedge_daemon::dataplane::kernel_records::records_share_pipes;
 use kedge_daemon::dataplane::registry::Meter;
 use kedge_daemon::dataplane::rounds::Rounds;
 use kedge_daemon::limits::TURNS_PER_ROUND;
@@ -24,8 +25,8 @@ use kedge_model::{Refusal, Suite};
 use kedge_record::{Limits, Rekey};
 use kedge_sys::socket::reset_on_close;
 use stage::{
-    Ends, Path, Peer, drive, ends, ends_with, kernel_has, pair, paths, pattern, read_all, run,
-    run_on, sings, transfer,
+    Ends, Path, Peer, canaries, drive, ends, ends_with, kernel_has, pair, paths, pattern, read_all,
+    run, run_on, sings, transfer,
 };
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -337,6 +338,7 @@ fn a_workload_that_always_has_more_is_stopped_when_all_is_written() {
         let turn = Turn {
             pool: &Pool::default(),
             pipes: &Pipes::default(),
+            shares_pipes: true,
             rounds: &rounds,
             meter: &meter,
             now_s: 0,
@@ -372,7 +374,9 @@ fn a_workload_that_always_has_more_is_stopped_when_all_is_written() {
 fn what_records_cost_is_measured_where_the_kernel_has_them() {
     for suite in Suite::ALL.into_iter().filter(|suite| kernel_has(*suite)) {
         // Emulated machines are slow, and others' work is beside this.
-        let costs = calibrate(suite, Duration::from_secs(60)).expect("this kernel has them");
+        let shares_pipes = records_share_pipes(canaries());
+        let limit = Duration::from_secs(60);
+        let costs = calibrate(suite, shares_pipes, limit).expect("this kernel has them");
         println!("{suite}: {costs:?}");
         assert!(costs.bulk > 0 && costs.small > 0, "{costs:?}");
     }

@@ -4,6 +4,7 @@ use kedge_daemon::dataplane::buffer::{FRONT, Pipes, Pool};
 use kedge_daemon::dataplane::continuation::{Continuations, Continuing, Dial, Redial, Untaken};
 use kedge_daemon::dataplane::flow::{Flow, Records};
 use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
+use kedge_daemon::dataplane::kernel_records::records_share_pipes;
 use kedge_daemon::dataplane::registry::Meter;
 use kedge_daemon::dataplane::rounds::Rounds;
 use kedge_link::testing::LinkInputs;
@@ -118,11 +119,14 @@ pub fn kernel_has(suite: Suite) -> bool {
 }
 
 pub fn sings(name: &str) -> bool {
-    static CANARIES: OnceLock<Vec<Canary>> = OnceLock::new();
-    let canaries = CANARIES.get_or_init(canary::sing);
-    canaries
+    canaries()
         .iter()
         .any(|canary| canary.name == name && canary.works)
+}
+
+pub fn canaries() -> &'static [Canary] {
+    static CANARIES: OnceLock<Vec<Canary>> = OnceLock::new();
+    CANARIES.get_or_init(canary::sing)
 }
 
 impl Path {
@@ -231,6 +235,7 @@ pub fn drive(pool: &Pool, mut flow: Flow) -> Driven {
             let turn = Turn {
                 pool: &pool,
                 pipes: &Pipes::default(),
+                shares_pipes: records_share_pipes(canaries()),
                 rounds: &Rounds::default(),
                 meter: &meter,
                 now_s: 0,

@@ -4,6 +4,7 @@ use super::{Broken, Ending, Over, Turn, poll_io, shutdown};
 use crate::dataplane::buffer::Lent;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::fault;
+use crate::limits::PIPE_BYTES;
 use kedge_record::{OpenError, OpenLedger, Opened, PLAINTEXT_MAX, Unsealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
 use kedge_sys::pipe::Pipe;
@@ -17,6 +18,8 @@ pub struct KernelOpen {
     cipher: Cipher,
     ledger: OpenLedger,
     pipe: Option<Lent<Pipe>>,
+    /// What came instead of another record while the pipe still held some.
+    early: Option<io::Result<usize>>,
     ending: Option<Ending>,
 }
 
@@ -47,6 +50,7 @@ impl KernelOpen {
             cipher,
             ledger,
             pipe: None,
+            early: None,
             ending: None,
         })
     }
@@ -79,10 +83,8 @@ impl KernelOpen {
             }
             match ready!(self.poll_next(cx, from, turn))? {
                 Next::Data(bytes) => {
-                    self.count(from)?;
-                    let (number, generation) =
-                        (self.ledger.record_number(), self.ledger.key_generation());
-                    turn.meter.opened(bytes, number, generation, turn.now_s);
+                    self.count(from, bytes, turn)?;
+                    self.gather(from, bytes, turn)?;
                 }
                 Next::End => return Poll::Ready(Err(Broken::Truncated)),
                 Next::Control => self.consume_control(from)?,
@@ -108,26 +110,56 @@ impl KernelOpen {
         from: &TcpStream,
         turn: &Turn<'_>,
     ) -> Poll<Result<Next, Broken>> {
-        ready!(from.poll_read_ready(cx)).map_err(Broken::Carrier)?;
-        let mut pipe = ready!(turn.pipes.poll_take(cx)).map_err(Broken::Kernel)?;
-        let fill = || from.try_io(Interest::READABLE, || pipe.fill(from, PLAINTEXT_MAX));
-        let next = match ready!(poll_io(cx, |cx| from.poll_read_ready(cx), fill)) {
-            Ok(0) => Next::End,
-            Ok(bytes) => Next::Data(bytes),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Next::Control,
-            Err(error) => return Poll::Ready(Err(self.broken(error))),
+        let filled = match self.early.take() {
+            Some(filled) => filled,
+            None => {
+                ready!(from.poll_read_ready(cx)).map_err(Broken::Carrier)?;
+                let mut pipe = ready!(turn.pipes.poll_take(cx)).map_err(Broken::Kernel)?;
+                let fill = || from.try_io(Interest::READABLE, || pipe.fill(from, PLAINTEXT_MAX));
+                let filled = ready!(poll_io(cx, |cx| from.poll_read_ready(cx), fill));
+                self.pipe = Some(pipe);
+                filled
+            }
         };
-        self.pipe = Some(pipe);
-        Poll::Ready(Ok(next))
+        Poll::Ready(match filled {
+            Ok(0) => Ok(Next::End),
+            Ok(bytes) => Ok(Next::Data(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Next::Control),
+            Err(error) => Err(self.broken(error)),
+        })
+    }
+
+    /// More records behind a full one, so that fewer and longer segments go to the workload. "Would
+    /// block" may be said of the pipe: it is no news of the carrier.
+    fn gather(&mut self, from: &TcpStream, mut last: usize, turn: &Turn<'_>) -> Result<(), Broken> {
+        let room = usize::try_from(PIPE_BYTES).expect("positive");
+        while turn.shares_pipes && last == PLAINTEXT_MAX {
+            let pipe = self.pipe.as_mut().expect("it holds a record");
+            if pipe.held() + PLAINTEXT_MAX > room {
+                break;
+            }
+            last = match pipe.fill(from, PLAINTEXT_MAX) {
+                Ok(bytes) if bytes > 0 => bytes,
+                Err(error) if is_later(&error) => break,
+                ending => {
+                    self.early = Some(ending);
+                    break;
+                }
+            };
+            self.count(from, last, turn)?;
+        }
+        Ok(())
     }
 
     /// The budget holds for the peer too. Parts of records make our own count too high.
-    fn count(&mut self, from: &TcpStream) -> Result<(), Broken> {
+    fn count(&mut self, from: &TcpStream, bytes: usize, turn: &Turn<'_>) -> Result<(), Broken> {
         self.ledger.opened_at_most(1);
         if self.ledger.check().is_err() {
             self.ledger.correct(self.number(from)?);
             self.ledger.check()?;
         }
+        let (number, generation) = (self.ledger.record_number(), self.ledger.key_generation());
+        turn.meter.opened(bytes, number, generation, turn.now_s);
         Ok(())
     }
 
@@ -175,4 +207,11 @@ impl KernelOpen {
             _ => Broken::Carrier(error),
         }
     }
+}
+
+fn is_later(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

@@ -71,6 +71,8 @@ impl From<FrameError> for Broken {
 pub struct Turn<'a> {
     pub pool: &'a Pool,
     pub pipes: &'a Pipes,
+    /// Whether a pipe may take records that it has not all the room for.
+    pub shares_pipes: bool,
     pub rounds: &'a Rounds,
     pub meter: &'a Meter,
     /// Seconds since the worker's start, as of its last beat.
