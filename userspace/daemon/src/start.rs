@@ -6,7 +6,7 @@ use crate::control::{self, Control, Initial, KernelEvents, Sources, join_own};
 use crate::dataplane::calibration::calibrate;
 use crate::dataplane::continuation::Continuations;
 use crate::dataplane::delivery::SourceAddresses;
-use crate::dataplane::kernel_records::{KernelRecords, records_share_pipes};
+use crate::dataplane::kernel_records::{KernelRecords, pipes_hold_several};
 use crate::dataplane::refusals::Refusals;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::worker::{self, Equipment};
@@ -338,9 +338,9 @@ fn kernel_records(config: &Config, events: &Events) -> (KernelRecords, Rekey) {
         RecordsMode::Userspace => Vec::new(),
         RecordsMode::Auto | RecordsMode::Kernel => canary::sing(),
     };
-    let share_pipes = records_share_pipes(&canaries);
+    let hold_several = pipes_hold_several(&canaries);
     let chosen = KernelRecords::choose(config.records, &config.suites, &canaries, |suite| {
-        calibrate(suite, share_pipes, CALIBRATION_LIMIT)
+        calibrate(suite, hold_several, CALIBRATION_LIMIT)
     });
     for choice in chosen.choices() {
         if choice.missing {

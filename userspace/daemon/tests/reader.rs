@@ -31,11 +31,10 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 async fn carry(mut flow: Flow) {
-    let (pool, pipes, meter) = (Pool::default(), Pipes::default(), Meter::default());
+    let (pool, pipes, meter) = (Pool::default(), Pipes::new(false), Meter::default());
     let turn = Turn {
         pool: &pool,
         pipes: &pipes,
-        shares_pipes: true,
         rounds: &Rounds::default(),
         meter: &meter,
         now_s: 0,

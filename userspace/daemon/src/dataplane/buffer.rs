@@ -61,10 +61,15 @@ impl Loan for Pipe {
 
 /// One worker's buffers.
 pub type Pool = Lending<Box<[u8]>>;
-/// One worker's pipes.
-pub type Pipes = Lending<Pipe>;
 /// One buffer; returns to its pool on drop.
 pub type Buffer = Lent<Box<[u8]>>;
+
+/// One worker's pipes.
+#[derive(Clone)]
+pub struct Pipes {
+    lending: Lending<Pipe>,
+    hold_several: bool,
+}
 
 /// What one worker lends of a kind.
 pub struct Lending<T>(Rc<RefCell<Shelf<T>>>);
@@ -73,6 +78,8 @@ struct Shelf<T> {
     spare: Vec<T>,
     lent: usize,
     limit: usize,
+    /// The system had none left when it was last asked.
+    refused: bool,
     /// One of each task that found nothing.
     waiting: Vec<Waker>,
 }
@@ -102,34 +109,80 @@ impl<T: Loan> Lending<T> {
             spare: Vec::with_capacity(T::SPARE_MAX),
             lent: 0,
             limit,
+            refused: false,
             waiting: Vec::new(),
         })))
     }
 
     /// One of them, or a wake-up when one comes back.
+    ///
+    /// # Errors
+    /// When the system has none left and none is lent that could come back.
     pub fn poll_take(&self, cx: &Context<'_>) -> Poll<io::Result<Lent<T>>> {
         let mut shelf = self.0.borrow_mut();
         if shelf.lent == shelf.limit {
-            if !shelf
-                .waiting
-                .iter()
-                .any(|other| other.will_wake(cx.waker()))
-            {
-                shelf.waiting.push(cx.waker().clone());
-            }
-            return Poll::Pending;
+            return shelf.wait(cx);
         }
-        let loan = shelf.spare.pop().map_or_else(T::fresh, Ok)?;
+        let loan = shelf.spare.pop().map_or_else(T::fresh, Ok);
+        shelf.refused = loan.is_err();
+        let loan = match loan {
+            Err(_) if shelf.lent > 0 => return shelf.wait(cx),
+            loan => Some(loan?),
+        };
         shelf.lent += 1;
-        Poll::Ready(Ok(Lent {
-            loan: Some(loan),
-            lending: self.clone(),
-        }))
+        let lending = self.clone();
+        Poll::Ready(Ok(Lent { loan, lending }))
+    }
+
+    /// Whether whoever may have to keep one for long should not.
+    fn is_short(&self) -> bool {
+        let shelf = self.0.borrow();
+        shelf.refused || shelf.lent * 2 > shelf.limit
     }
 
     /// How many flows hold now.
     pub fn lent(&self) -> usize {
         self.0.borrow().lent
+    }
+}
+
+impl<T> Shelf<T> {
+    fn wait<L>(&mut self, cx: &Context<'_>) -> Poll<L> {
+        let waker = cx.waker();
+        if !self.waiting.iter().any(|other| other.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Pipes {
+    /// `hold_several`: a record may come into a pipe that has not all the room for it.
+    pub fn new(hold_several: bool) -> Self {
+        Self::with_limit(PIPES_PER_WORKER, hold_several)
+    }
+
+    /// With fewer of them.
+    pub fn with_limit(limit: usize, hold_several: bool) -> Self {
+        Self {
+            lending: Lending::with_limit(limit),
+            hold_several,
+        }
+    }
+
+    /// See [`Lending::poll_take`].
+    pub fn poll_take(&self, cx: &Context<'_>) -> Poll<io::Result<Lent<Pipe>>> {
+        self.lending.poll_take(cx)
+    }
+
+    /// Whether more than half of them are lent, or the system has none left: whoever waits for a slow
+    /// reader keeps none then.
+    pub fn are_short(&self) -> bool {
+        self.lending.is_short()
+    }
+
+    pub fn hold_several(&self) -> bool {
+        self.hold_several
     }
 }
 
@@ -172,6 +225,7 @@ impl<T: Loan> DerefMut for Lent<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
@@ -193,6 +247,48 @@ mod tests {
         assert!(pool.poll_take(&cx).is_ready());
     }
 
+    /// The system has one of them.
+    #[derive(Debug)]
+    struct Rare;
+
+    thread_local! {
+        static TAKEN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    impl Loan for Rare {
+        const LENT_MAX: usize = 8;
+        const SPARE_MAX: usize = 0;
+
+        fn fresh() -> io::Result<Self> {
+            match TAKEN.replace(true) {
+                false => Ok(Self),
+                true => Err(io::ErrorKind::OutOfMemory.into()),
+            }
+        }
+    }
+
+    impl Drop for Rare {
+        fn drop(&mut self) {
+            TAKEN.set(false);
+        }
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_waited_for_if_it_can_come_back() {
+        let lending = Lending::<Rare>::default();
+        let cx = Context::from_waker(Waker::noop());
+        let only = lending.poll_take(&cx);
+        assert!(only.is_ready() && !lending.is_short());
+        assert!(lending.poll_take(&cx).is_pending());
+        assert!(lending.is_short());
+        drop(only);
+        let elsewhere = Rare::fresh();
+        assert!(matches!(lending.poll_take(&cx), Poll::Ready(Err(_))));
+        drop(elsewhere);
+        assert!(matches!(lending.poll_take(&cx), Poll::Ready(Ok(_))));
+        assert!(!lending.is_short());
+    }
+
     #[test]
     fn a_returned_buffer_wakes_whoever_still_waits_and_each_waits_once() {
         let pool = Pool::with_limit(1);
@@ -211,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_pipe_with_bytes_in_it_is_nobody_elses() {
-        let pipes = Pipes::default();
+        let pipes: Lending<Pipe> = Lending::default();
         let cx = Context::from_waker(Waker::noop());
         let take = || match pipes.poll_take(&cx) {
             Poll::Ready(Ok(pipe)) => pipe,

@@ -39,18 +39,19 @@ pub struct Costs {
     pub small: u32,
 }
 
-/// Measures a suite whose records this kernel has, on a thread of its own.
+/// Measures a suite whose records this kernel has, on a thread of its own. For `hold_several` see
+/// [`Pipes::new`].
 ///
 /// # Errors
 /// Of the sockets; when the kernel does not take the records over; when it takes longer than
 /// `limit`.
-pub fn calibrate(suite: Suite, shares_pipes: bool, limit: Duration) -> io::Result<Costs> {
+pub fn calibrate(suite: Suite, hold_several: bool, limit: Duration) -> io::Result<Costs> {
     let measure = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         LocalSet::new().block_on(&runtime, async {
-            let costs = timeout(limit, costs(suite, shares_pipes)).await;
+            let costs = timeout(limit, costs(suite, hold_several)).await;
             costs.unwrap_or_else(|_| {
                 Err(io::Error::other(format!(
                     "no end after {} ms",
@@ -66,10 +67,10 @@ pub fn calibrate(suite: Suite, shares_pipes: bool, limit: Duration) -> io::Resul
         .map_err(|_| io::Error::other("it panicked"))?
 }
 
-async fn costs(suite: Suite, shares_pipes: bool) -> io::Result<Costs> {
+async fn costs(suite: Suite, hold_several: bool) -> io::Result<Costs> {
     let until = Instant::now() + CALIBRATION_TIME;
-    let mut ours = Track::lay(suite, Records::Userspace, shares_pipes).await?;
-    let mut kernels = Track::lay(suite, Records::AT_ONCE, shares_pipes).await?;
+    let mut ours = Track::lay(suite, Records::Userspace, hold_several).await?;
+    let mut kernels = Track::lay(suite, Records::AT_ONCE, hold_several).await?;
     let (mut of_ours, mut of_kernels) = (Spent::MAX, Spent::MAX);
     for round in 0..CALIBRATION_ROUNDS {
         of_ours.improve(ours.run().await?);
@@ -118,7 +119,7 @@ struct Track {
 impl Track {
     /// The first bytes both ways have been carried when this returns, and so the kernel has its
     /// keys.
-    async fn lay(suite: Suite, records: Records, shares_pipes: bool) -> io::Result<Self> {
+    async fn lay(suite: Suite, records: Records, hold_several: bool) -> io::Result<Self> {
         let (client, near) = pair().await?;
         let (carrier, accepted) = pair().await?;
         let (delivering, server) = pair().await?;
@@ -126,9 +127,9 @@ impl Track {
         let (out, out_opened) = direction(suite, &pool, false).await;
         let (back, back_opened) = direction(suite, &pool, true).await;
         let flow = Flow::opener(near, carrier, out, back_opened);
-        let opener = drive(&pool, shares_pipes, flow.with_records(records));
+        let opener = drive(&pool, hold_several, flow.with_records(records));
         let flow = Flow::acceptor(delivering, accepted, back, out_opened);
-        let acceptor = drive(&pool, shares_pipes, flow.with_records(records));
+        let acceptor = drive(&pool, hold_several, flow.with_records(records));
         let mut track = Self {
             client,
             server,
@@ -186,14 +187,13 @@ async fn direction(suite: Suite, pool: &Pool, fin: bool) -> (Seal, Open) {
     (Seal::new(Sealer::new(secret()), fin), open)
 }
 
-fn drive(pool: &Pool, shares_pipes: bool, mut flow: Flow) -> Rc<Meter> {
+fn drive(pool: &Pool, hold_several: bool, mut flow: Flow) -> Rc<Meter> {
     let (pool, meter) = (pool.clone(), Rc::new(Meter::default()));
     let told = Rc::clone(&meter);
     spawn_local(async move {
         let turn = Turn {
             pool: &pool,
-            pipes: &Pipes::default(),
-            shares_pipes,
+            pipes: &Pipes::new(hold_several),
             rounds: &Rounds::default(),
             meter: &meter,
             now_s: 0,

@@ -15,8 +15,8 @@ pub struct KernelRecords {
     choices: Vec<Choice>,
     /// Whether this kernel takes the next key where the last one was.
     in_place: bool,
-    /// See [`records_share_pipes`].
-    share_pipes: bool,
+    /// See [`pipes_hold_several`].
+    pipes_hold_several: bool,
 }
 
 /// Who seals and opens the records of a suite.
@@ -51,7 +51,7 @@ impl KernelRecords {
         Self {
             choices: suites.iter().map(choice).collect(),
             in_place: works(canaries, KEY_UPDATE),
-            share_pipes: records_share_pipes(canaries),
+            pipes_hold_several: pipes_hold_several(canaries),
         }
     }
 
@@ -81,8 +81,8 @@ impl KernelRecords {
         })
     }
 
-    pub fn share_pipes(&self) -> bool {
-        self.share_pipes
+    pub fn pipes_hold_several(&self) -> bool {
+        self.pipes_hold_several
     }
 
     pub fn choices(&self) -> &[Choice] {
@@ -133,7 +133,7 @@ impl Choice {
 }
 
 /// Whether records may follow one another into a pipe, though it may have room for a part of one only.
-pub fn records_share_pipes(canaries: &[Canary]) -> bool {
+pub fn pipes_hold_several(canaries: &[Canary]) -> bool {
     works(canaries, SHORT_PIPE)
 }
 
@@ -327,15 +327,15 @@ mod tests {
     }
 
     #[test]
-    fn records_share_a_pipe_only_where_a_short_one_was_seen_to_lose_nothing() {
-        let shared = |mode, canaries: &[_]| {
+    fn a_pipe_holds_several_records_only_where_a_short_one_was_seen_to_lose_nothing() {
+        let several = |mode, canaries: &[_]| {
             let calibrate = |_| Ok(Costs { bulk: 1, small: 1 });
-            KernelRecords::choose(mode, &Suite::ALL, canaries, calibrate).share_pipes()
+            KernelRecords::choose(mode, &Suite::ALL, canaries, calibrate).pipes_hold_several()
         };
         for mode in [RecordsMode::Kernel, RecordsMode::Auto] {
-            assert!(shared(mode, &canaries("none")));
-            assert!(!shared(mode, &canaries(SHORT_PIPE)));
-            assert!(!shared(mode, &[]), "a kernel that was not tried");
+            assert!(several(mode, &canaries("none")));
+            assert!(!several(mode, &canaries(SHORT_PIPE)));
+            assert!(!several(mode, &[]), "a kernel that was not tried");
         }
     }
 

@@ -128,7 +128,7 @@ pub fn serve(equipment: Equipment) -> std::io::Result<()> {
             events: equipment.events,
             registry: equipment.registry,
             pool: Pool::default(),
-            pipes: Pipes::default(),
+            pipes: Pipes::new(equipment.kernel_records.pipes_hold_several()),
             rounds: Rounds::default(),
             kernel_records: equipment.kernel_records,
             continuations: equipment.continuations,
@@ -257,7 +257,6 @@ impl Worker {
         Turn {
             pool: &self.pool,
             pipes: &self.pipes,
-            shares_pipes: self.kernel_records.share_pipes(),
             rounds: &self.rounds,
             meter,
             now_s: self.now_s.get(),

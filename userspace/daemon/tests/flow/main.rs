@@ -10,13 +10,14 @@
 //! that go on on other carriers after a few records each.
 
 mod continued;
+mod pipes;
 mod stage;
 
 use kedge_daemon::dataplane::buffer::{Pipes, Pool};
 use kedge_daemon::dataplane::calibration::calibrate;
 use kedge_daemon::dataplane::flow::{Flow, Records};
 use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
-use kedge_daemon::dataplane::kernel_records::records_share_pipes;
+use kedge_daemon::dataplane::kernel_records::pipes_hold_several;
 use kedge_daemon::dataplane::registry::Meter;
 use kedge_daemon::dataplane::rounds::Rounds;
 use kedge_daemon::limits::TURNS_PER_ROUND;
@@ -25,8 +26,8 @@ use kedge_model::{Refusal, Suite};
 use kedge_record::{Limits, Rekey};
 use kedge_sys::socket::reset_on_close;
 use stage::{
-    Ends, Path, Peer, canaries, drive, ends, ends_with, kernel_has, pair, paths, pattern, read_all,
-    run, run_on, sings, transfer,
+    Ends, Path, Peer, canaries, drive, ends, ends_with, fill, kernel_has, pair, paths, pattern,
+    pipes, read_all, run, run_on, sings, take, transfer,
 };
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -34,7 +35,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
-use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 #[test]
@@ -198,7 +198,7 @@ fn a_carrier_cut_without_close_notify_is_never_a_clean_end() {
         let keys = path.keys();
         let out = Seal::new(path.sealer(keys.opener), false);
         let back = Open::awaiting_answer(path.unsealer(keys.acceptor));
-        let (opener, _) = drive(&pool, Flow::opener(near, carrier, out, back));
+        let (opener, _) = drive(&pool, &pipes(), Flow::opener(near, carrier, out, back));
         drop(peer);
         let error = client.read(&mut [0]).await.expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -268,22 +268,8 @@ fn a_reader_that_stops_stops_the_writer_within_bounded_buffers() {
             client, mut server, ..
         } = ends(path).await;
         let chunk = pattern(1 << 20);
-        let mut sent = 0;
-        while let Ok(written) = tokio::time::timeout(
-            Duration::from_millis(300),
-            poll_write(&client, &chunk[sent % chunk.len()..]),
-        )
-        .await
-        {
-            sent += written;
-            assert!(sent < 256 << 20, "the flow swallows bytes without end");
-        }
-        let mut got = vec![0; sent];
-        server
-            .read_exact(&mut got)
-            .await
-            .expect("every byte that was taken");
-        assert!(got.iter().zip(chunk.iter().cycle()).all(|(a, b)| a == b));
+        let sent = fill(&client, &chunk).await;
+        take(&mut server, &chunk, sent).await;
     });
 }
 
@@ -337,8 +323,7 @@ fn a_workload_that_always_has_more_is_stopped_when_all_is_written() {
         let (rounds, meter) = (Rounds::default(), Meter::default());
         let turn = Turn {
             pool: &Pool::default(),
-            pipes: &Pipes::default(),
-            shares_pipes: true,
+            pipes: &Pipes::new(false),
             rounds: &rounds,
             meter: &meter,
             now_s: 0,
@@ -374,21 +359,10 @@ fn a_workload_that_always_has_more_is_stopped_when_all_is_written() {
 fn what_records_cost_is_measured_where_the_kernel_has_them() {
     for suite in Suite::ALL.into_iter().filter(|suite| kernel_has(*suite)) {
         // Emulated machines are slow, and others' work is beside this.
-        let shares_pipes = records_share_pipes(canaries());
+        let hold_several = pipes_hold_several(canaries());
         let limit = Duration::from_secs(60);
-        let costs = calibrate(suite, shares_pipes, limit).expect("this kernel has them");
+        let costs = calibrate(suite, hold_several, limit).expect("this kernel has them");
         println!("{suite}: {costs:?}");
         assert!(costs.bulk > 0 && costs.small > 0, "{costs:?}");
-    }
-}
-
-async fn poll_write(stream: &TcpStream, bytes: &[u8]) -> usize {
-    loop {
-        stream.writable().await.expect("open");
-        match stream.try_write(bytes) {
-            Ok(written) => return written,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => panic!("{error}"),
-        }
     }
 }

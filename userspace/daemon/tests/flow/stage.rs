@@ -4,7 +4,7 @@ use kedge_daemon::dataplane::buffer::{FRONT, Pipes, Pool};
 use kedge_daemon::dataplane::continuation::{Continuations, Continuing, Dial, Redial, Untaken};
 use kedge_daemon::dataplane::flow::{Flow, Records};
 use kedge_daemon::dataplane::half::{Broken, Open, Seal, Turn};
-use kedge_daemon::dataplane::kernel_records::records_share_pipes;
+use kedge_daemon::dataplane::kernel_records::pipes_hold_several;
 use kedge_daemon::dataplane::registry::Meter;
 use kedge_daemon::dataplane::rounds::Rounds;
 use kedge_link::testing::LinkInputs;
@@ -22,9 +22,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::timeout;
 
 pub type Ended = JoinHandle<Result<(), Broken>>;
 pub type Driven = (Ended, Rc<Meter>);
@@ -227,15 +229,19 @@ pub async fn take_continuations(listener: TcpListener, flows: Continuations, pee
     }
 }
 
-pub fn drive(pool: &Pool, mut flow: Flow) -> Driven {
-    let (pool, meter) = (pool.clone(), Rc::new(Meter::default()));
+/// As this kernel lets a worker use them.
+pub fn pipes() -> Pipes {
+    Pipes::new(pipes_hold_several(canaries()))
+}
+
+pub fn drive(pool: &Pool, pipes: &Pipes, mut flow: Flow) -> Driven {
+    let (pool, pipes, meter) = (pool.clone(), pipes.clone(), Rc::new(Meter::default()));
     let ended = spawn_local({
         let meter = Rc::clone(&meter);
         async move {
             let turn = Turn {
                 pool: &pool,
-                pipes: &Pipes::default(),
-                shares_pipes: records_share_pipes(canaries()),
+                pipes: &pipes,
                 rounds: &Rounds::default(),
                 meter: &meter,
                 now_s: 0,
@@ -265,6 +271,11 @@ pub async fn sealed_answer(pool: &Pool, sealer: Sealer, answer: &Answer) -> Seal
 }
 
 pub async fn ends_with(path: Path, answer: Answer, peer: Peer) -> Ends {
+    ends_among(path, answer, peer, &pipes()).await
+}
+
+/// Of flows that share a worker's pipes.
+pub async fn ends_among(path: Path, answer: Answer, peer: Peer, pipes: &Pipes) -> Ends {
     let pool = Pool::default();
     let (client, near) = pair().await;
     let (carrier, accepted) = pair().await;
@@ -278,14 +289,14 @@ pub async fn ends_with(path: Path, answer: Answer, peer: Peer) -> Ends {
     let flow = Flow::opener(near, carrier, out, back)
         .with_records(path.records)
         .with_continuing(continued.opener);
-    let (opener, ours) = drive(&pool, flow);
+    let (opener, ours) = drive(&pool, pipes, flow);
     let out = sealed_answer(&pool, path.sealer(theirs.acceptor), &answer).await;
     let nothing = pool.take().await;
     let back = Open::with_received(path.unsealer(theirs.opener), nothing, 0..0);
     let flow = Flow::acceptor(delivering, accepted, out, back)
         .with_records(path.records)
         .with_continuing(continued.acceptor);
-    let (acceptor, theirs) = drive(&pool, flow);
+    let (acceptor, theirs) = drive(&pool, pipes, flow);
     Ends {
         client,
         server,
@@ -341,4 +352,35 @@ pub async fn transfer(stream: TcpStream, send: Vec<u8>) -> Vec<u8> {
     read.read_to_end(&mut got).await.expect("a clean end");
     sending.await.expect("sent");
     got
+}
+
+/// Writes the chunk again and again until nothing more is taken; says how many bytes that were.
+pub async fn fill(stream: &TcpStream, chunk: &[u8]) -> usize {
+    let mut sent = 0;
+    let write = |sent: usize| poll_write(stream, &chunk[sent % chunk.len()..]);
+    while let Ok(written) = timeout(Duration::from_millis(300), write(sent)).await {
+        sent += written;
+        assert!(sent < 256 << 20, "the flow swallows bytes without end");
+    }
+    sent
+}
+
+/// Reads what was written by [`fill`].
+pub async fn take(stream: &mut TcpStream, chunk: &[u8], sent: usize) {
+    let mut got = vec![0; sent];
+    let read = stream.read_exact(&mut got).await;
+    read.expect("every byte that was taken");
+    let mut parts = got.chunks(chunk.len());
+    assert!(parts.all(|part| part == &chunk[..part.len()]));
+}
+
+async fn poll_write(stream: &TcpStream, bytes: &[u8]) -> usize {
+    loop {
+        stream.writable().await.expect("open");
+        match stream.try_write(bytes) {
+            Ok(written) => return written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }

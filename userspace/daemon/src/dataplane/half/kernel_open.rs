@@ -1,13 +1,12 @@
 //! Records that the kernel opens into plaintext for a workload.
 
 use super::{Broken, Ending, Over, Turn, poll_io, shutdown};
-use crate::dataplane::buffer::Lent;
+use crate::dataplane::half::content::Content;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::fault;
 use crate::limits::PIPE_BYTES;
 use kedge_record::{OpenError, OpenLedger, Opened, PLAINTEXT_MAX, Unsealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
-use kedge_sys::pipe::Pipe;
 use std::io;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
@@ -17,7 +16,7 @@ use tokio::net::TcpStream;
 pub struct KernelOpen {
     cipher: Cipher,
     ledger: OpenLedger,
-    pipe: Option<Lent<Pipe>>,
+    content: Content,
     /// What came instead of another record while the pipe still held some.
     early: Option<io::Result<usize>>,
     ending: Option<Ending>,
@@ -49,14 +48,14 @@ impl KernelOpen {
         Ok(Self {
             cipher,
             ledger,
-            pipe: None,
+            content: Content::None,
             early: None,
             ending: None,
         })
     }
 
     pub fn holds_content(&self) -> bool {
-        self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+        self.content.is_some()
     }
 
     pub fn poll(
@@ -67,7 +66,7 @@ impl KernelOpen {
         turn: &Turn<'_>,
     ) -> Poll<Result<Over, Broken>> {
         for _ in 0..turn.rounds.part() {
-            let drained = self.poll_drain(cx, to).map_err(Broken::Plain)?;
+            let drained = self.poll_drain(cx, to, turn).map_err(Broken::Plain)?;
             // A reset waits for no reader.
             if drained.is_pending() && self.ending != Some(Ending::Reset) {
                 return Poll::Pending;
@@ -93,13 +92,16 @@ impl KernelOpen {
         turn.rounds.give_way(cx)
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
-        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
-            let drain = || to.try_io(Interest::WRITABLE, || pipe.drain(to));
-            ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))?;
+    fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.content.is_some() {
+            ready!(self.content.poll_write(cx, to, turn, |written| written))?;
             fault::point("bytes-delivered");
         }
-        self.pipe = None;
         Poll::Ready(Ok(()))
     }
 
@@ -117,7 +119,7 @@ impl KernelOpen {
                 let mut pipe = ready!(turn.pipes.poll_take(cx)).map_err(Broken::Kernel)?;
                 let fill = || from.try_io(Interest::READABLE, || pipe.fill(from, PLAINTEXT_MAX));
                 let filled = ready!(poll_io(cx, |cx| from.poll_read_ready(cx), fill));
-                self.pipe = Some(pipe);
+                self.content = Content::of(pipe);
                 filled
             }
         };
@@ -133,8 +135,10 @@ impl KernelOpen {
     /// block" may be said of the pipe: it is no news of the carrier.
     fn gather(&mut self, from: &TcpStream, mut last: usize, turn: &Turn<'_>) -> Result<(), Broken> {
         let room = usize::try_from(PIPE_BYTES).expect("positive");
-        while turn.shares_pipes && last == PLAINTEXT_MAX {
-            let pipe = self.pipe.as_mut().expect("it holds a record");
+        while turn.pipes.hold_several() && last == PLAINTEXT_MAX {
+            let Content::InPipe(pipe) = &mut self.content else {
+                unreachable!("a record has come into it")
+            };
             if pipe.held() + PLAINTEXT_MAX > room {
                 break;
             }

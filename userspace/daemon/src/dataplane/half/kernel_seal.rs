@@ -1,13 +1,12 @@
 //! Plaintext of a workload into records that the kernel seals.
 
 use super::{Broken, Over, Turn, poll_io, shutdown};
-use crate::dataplane::buffer::Lent;
+use crate::dataplane::half::content::Content;
 use crate::dataplane::half::kernel::{cipher, install, update};
 use crate::fault;
 use crate::limits::{PIPE_BYTES, SEND_SETTLE};
 use kedge_record::{OVERHEAD, Rekey, SealLedger, Sealer};
 use kedge_sys::ktls::{self, Cipher, Direction};
-use kedge_sys::pipe::Pipe;
 use kedge_sys::socket::push;
 use kedge_sys::tcp_info::TcpInfo;
 use std::io;
@@ -21,7 +20,7 @@ use tokio::time::Sleep;
 pub struct KernelSeal {
     cipher: Cipher,
     ledger: SealLedger,
-    pipe: Option<Lent<Pipe>>,
+    content: Content,
     fin: bool,
     end: End,
     sent: Sent,
@@ -74,7 +73,7 @@ impl KernelSeal {
         Ok(Self {
             cipher,
             ledger,
-            pipe: None,
+            content: Content::None,
             fin,
             end: End::NotYet,
             sent,
@@ -82,7 +81,7 @@ impl KernelSeal {
     }
 
     pub fn holds_content(&self) -> bool {
-        self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+        self.content.is_some()
     }
 
     pub fn poll(
@@ -93,7 +92,7 @@ impl KernelSeal {
         turn: &Turn<'_>,
     ) -> Poll<Result<Over, Broken>> {
         for _ in 0..turn.rounds.part() {
-            ready!(self.poll_drain(cx, to))?;
+            ready!(self.poll_drain(cx, to, turn))?;
             match &mut self.end {
                 End::NotYet => {}
                 End::Due => {
@@ -126,23 +125,25 @@ impl KernelSeal {
         }
     }
 
-    /// Gives all that is in the pipe to the kernel, then the pipe back.
-    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Broken>> {
+    /// Gives all that the workload has sent to the kernel.
+    fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &TcpStream,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<(), Broken>> {
         while self.holds_content() {
             // Writing to a dead connection with TLS succeeds: only this tells.
             if let Some(error) = to.take_error().map_err(Broken::Carrier)? {
                 return Poll::Ready(Err(Broken::Carrier(error)));
             }
             self.check_budget(to)?;
-            let pipe = self.pipe.as_mut().expect("it holds bytes");
-            let drain = || to.try_io(Interest::WRITABLE, || drain_and_push(pipe, to));
-            let drained = ready!(poll_io(cx, |cx| to.poll_write_ready(cx), drain))
-                .map_err(Broken::Carrier)?;
-            self.sent.content += drained as u64;
+            let tried = |written| push_if_full(to, written);
+            let written = ready!(self.content.poll_write(cx, to, turn, tried));
+            self.sent.content += written.map_err(Broken::Carrier)? as u64;
             self.ledger.sealed_at_most(RECORDS_PER_DRAIN);
             fault::point("records-written");
         }
-        self.pipe = None;
         Poll::Ready(Ok(()))
     }
 
@@ -159,7 +160,7 @@ impl KernelSeal {
         // its room does not mean that the socket is empty.
         let fill = || from.try_io(Interest::READABLE, || pipe.fill(from, room));
         let taken = ready!(poll_io(cx, |cx| from.poll_read_ready(cx), fill));
-        self.pipe = Some(pipe);
+        self.content = Content::of(pipe);
         Poll::Ready(taken.map_err(Broken::Plain))
     }
 
@@ -256,10 +257,9 @@ impl KernelSeal {
 
 /// Before Linux 6.5 the kernel's TLS gives its records to TCP as if more were to come at once, also
 /// when the socket is full then: TCP would wait for more, and the socket for room, for ever.
-fn drain_and_push(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
-    let drained = pipe.drain(to);
-    if matches!(&drained, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+fn push_if_full(to: &TcpStream, written: io::Result<usize>) -> io::Result<usize> {
+    if matches!(&written, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
         push(to)?;
     }
-    drained
+    written
 }

@@ -2,6 +2,7 @@
 //! copied on the way. A half is a value with explicit state; it holds a buffer only while bytes
 //! are on their way.
 
+mod content;
 mod copy;
 mod kernel;
 mod kernel_open;
@@ -71,8 +72,6 @@ impl From<FrameError> for Broken {
 pub struct Turn<'a> {
     pub pool: &'a Pool,
     pub pipes: &'a Pipes,
-    /// Whether a pipe may take records that it has not all the room for.
-    pub shares_pipes: bool,
     pub rounds: &'a Rounds,
     pub meter: &'a Meter,
     /// Seconds since the worker's start, as of its last beat.
@@ -105,14 +104,16 @@ struct Pending {
 impl Pending {
     fn poll_write(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
         while !self.range.is_empty() {
-            let written = ready!(poll_io(
-                cx,
-                |cx| to.poll_write_ready(cx),
-                || { to.try_write(&self.buffer[self.range.clone()]) }
-            ))?;
-            self.range.start += written;
+            let write = || self.try_write(to);
+            ready!(poll_io(cx, |cx| to.poll_write_ready(cx), write))?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn try_write(&mut self, to: &TcpStream) -> io::Result<usize> {
+        let written = to.try_write(&self.buffer[self.range.clone()])?;
+        self.range.start += written;
+        Ok(written)
     }
 }
 
