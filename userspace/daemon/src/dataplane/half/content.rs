@@ -1,7 +1,8 @@
 //! What is on its way through a direction whose records are the kernel's.
 
 use super::{Pending, Turn, poll_io};
-use crate::dataplane::buffer::{Buffer, Lent};
+use crate::dataplane::buffer::{BUFFER_LEN, Buffer, Lent};
+use crate::limits::PIPE_BYTES;
 use kedge_sys::pipe::Pipe;
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -9,8 +10,9 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Bytes between two sockets: in a pipe, or, where pipes are short and a reader takes its time, in a
-/// buffer, so that readers who stop do not stop other flows. A pipe has two descriptors, and they are
-/// few; a buffer is memory.
+/// buffer, so that readers who stop do not stop other flows: a pipe has two descriptors, which are few; a
+/// buffer is memory. Whoever kept a pipe before they were short leaves it at the next look after its
+/// reader ([`READER_LOOK`](crate::limits::READER_LOOK)).
 #[derive(Default)]
 pub enum Content {
     #[default]
@@ -79,6 +81,8 @@ impl Content {
         Ok(())
     }
 }
+
+const _: () = assert!(PIPE_BYTES as usize <= BUFFER_LEN);
 
 fn drain_into(pipe: &mut Pipe, mut buffer: Buffer) -> io::Result<Pending> {
     let mut end = 0;
