@@ -148,10 +148,10 @@ pub fn bench(name: &str, tools: &Tools) -> Result<()> {
         "a measurement failed: see {}",
         path.display()
     );
-    println!("{:10} {:32} {:>10}", "records", "figure", "value");
+    println!("{:21} {:32} {:>10}", "records", "figure", "value");
     for line in String::from_utf8_lossy(&console).lines() {
         if let Some([records, figure, value]) = figure(line) {
-            println!("{records:10} {figure:32} {value:>10}");
+            println!("{records:21} {figure:32} {value:>10}");
         }
     }
     Ok(())
