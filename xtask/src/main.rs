@@ -24,7 +24,7 @@ lab exec PLACE -- CMD    yes   -                run a command in one of them
 vm test [KERNEL…]        yes   13 to 26 min     the tests that touch the kernel, on other kernels
 vm test --full           yes   hours            the same with the heavy counts, in all suites
 vm pair KERNEL KERNEL    yes   2 min            two nodes on two kernels, a machine and a TPM each
-vm bench [KERNEL]        yes   12 min           instructions a byte and a round trip, by each way of records
+vm bench [KERNEL]        yes   20 min           instructions a byte and a round trip, by each way of records
 vm shell KERNEL          yes   10 s             one of them with a shell in it
 fuzz [SECONDS]           no    30 s a target    the parsers of the wire
 ci                       yes   80 min           test --strict --fuzz --kernels: what .ci/run runs
