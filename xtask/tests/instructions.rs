@@ -24,8 +24,8 @@ const WAYS: [(&str, &str); 3] = [
     ("kernel", "aes-256-gcm"),
     ("kernel", "aes-128-gcm"),
 ];
-/// A figure is the mean of as many runs as it takes to know it to within so many per cent: TCP settles
-/// otherwise in each stream.
+/// A figure is the mean of as many runs as it takes to know it to within so many per cent:
+/// streams in the kernel's records do not all cost the same.
 const PERCENT: f64 = 2.0;
 /// Student's t for 95 %, by the number of runs less two.
 const STUDENT: [f64; 7] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36];

@@ -69,8 +69,9 @@ pub fn calibrate(suite: Suite, hold_several: bool, limit: Duration) -> io::Resul
 
 async fn costs(suite: Suite, hold_several: bool) -> io::Result<Costs> {
     let until = Instant::now() + CALIBRATION_TIME;
-    let mut ours = Track::lay(suite, Records::Userspace, hold_several).await?;
-    let mut kernels = Track::lay(suite, Records::AT_ONCE, hold_several).await?;
+    let pipes = Pipes::new(hold_several);
+    let mut ours = Track::lay(suite, Records::Userspace, &pipes).await?;
+    let mut kernels = Track::lay(suite, Records::AT_ONCE, &pipes).await?;
     let (mut of_ours, mut of_kernels) = (Spent::MAX, Spent::MAX);
     for round in 0..CALIBRATION_ROUNDS {
         of_ours.improve(ours.run().await?);
@@ -119,7 +120,7 @@ struct Track {
 impl Track {
     /// The first bytes both ways have been carried when this returns, and so the kernel has its
     /// keys.
-    async fn lay(suite: Suite, records: Records, hold_several: bool) -> io::Result<Self> {
+    async fn lay(suite: Suite, records: Records, pipes: &Pipes) -> io::Result<Self> {
         let (client, near) = pair().await?;
         let (carrier, accepted) = pair().await?;
         let (delivering, server) = pair().await?;
@@ -127,9 +128,9 @@ impl Track {
         let (out, out_opened) = direction(suite, &pool, false).await;
         let (back, back_opened) = direction(suite, &pool, true).await;
         let flow = Flow::opener(near, carrier, out, back_opened);
-        let opener = drive(&pool, hold_several, flow.with_records(records));
+        let opener = drive(&pool, pipes, flow.with_records(records));
         let flow = Flow::acceptor(delivering, accepted, back, out_opened);
-        let acceptor = drive(&pool, hold_several, flow.with_records(records));
+        let acceptor = drive(&pool, pipes, flow.with_records(records));
         let mut track = Self {
             client,
             server,
@@ -187,13 +188,13 @@ async fn direction(suite: Suite, pool: &Pool, fin: bool) -> (Seal, Open) {
     (Seal::new(Sealer::new(secret()), fin), open)
 }
 
-fn drive(pool: &Pool, hold_several: bool, mut flow: Flow) -> Rc<Meter> {
-    let (pool, meter) = (pool.clone(), Rc::new(Meter::default()));
+fn drive(pool: &Pool, pipes: &Pipes, mut flow: Flow) -> Rc<Meter> {
+    let (pool, pipes, meter) = (pool.clone(), pipes.clone(), Rc::new(Meter::default()));
     let told = Rc::clone(&meter);
     spawn_local(async move {
         let turn = Turn {
             pool: &pool,
-            pipes: &Pipes::new(hold_several),
+            pipes: &pipes,
             rounds: &Rounds::default(),
             meter: &meter,
             now_s: 0,

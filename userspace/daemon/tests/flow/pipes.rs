@@ -1,6 +1,8 @@
 //! What a worker's pipes are used for, where the kernel seals and opens.
 
-use crate::stage::{Ends, Path, Peer, ends_among, fill, pair, paths, pattern, run_on, sings, take};
+use crate::stage::{
+    Ends, Path, Peer, ends_among, fill, pair, paths, pattern, run_on, seal, sings, take,
+};
 use kedge_daemon::dataplane::buffer::{Pipes, Pool};
 use kedge_daemon::dataplane::flow::Records;
 use kedge_daemon::dataplane::half::{KernelOpen, Turn};
@@ -8,7 +10,7 @@ use kedge_daemon::dataplane::registry::Meter;
 use kedge_daemon::dataplane::rounds::Rounds;
 use kedge_link::wire::Answer;
 use kedge_model::Suite;
-use kedge_record::{ContentType, HEADER_LEN, OVERHEAD, PLAINTEXT_MAX, Rekey, Sealer};
+use kedge_record::{OVERHEAD, PLAINTEXT_MAX, Rekey, Sealer};
 use kedge_sys::ktls;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering::Relaxed;
@@ -114,10 +116,7 @@ fn sealed(mut sealer: Sealer, content: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::new();
     for part in content.chunks(PLAINTEXT_MAX) {
         let mut record = vec![0; part.len() + OVERHEAD];
-        record[HEADER_LEN..][..part.len()].copy_from_slice(part);
-        sealer
-            .seal(ContentType::ApplicationData, &mut record, part.len())
-            .expect("within its budget");
+        seal(&mut sealer, &mut record, part);
         sealed.extend(record);
     }
     sealed

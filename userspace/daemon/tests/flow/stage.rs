@@ -11,9 +11,7 @@ use kedge_link::testing::LinkInputs;
 use kedge_link::wire::{Answer, Continuation, Record0};
 use kedge_link::{ContinuationError, ContinuationKey, FlowKeys, Handle, ProofKind, Role};
 use kedge_model::{OriginalDst, SourceAddr, Suite};
-use kedge_record::{
-    ContentType, HEADER_LEN, Limits, OVERHEAD, Rekey, Sealer, TrafficSecret, Unsealer,
-};
+use kedge_record::{ContentType, HEADER_LEN, Limits, Rekey, Sealer, TrafficSecret, Unsealer};
 use kedge_sys::canary::{self, Canary};
 use kedge_sys::patience::Patience;
 use std::future::poll_fn;
@@ -262,12 +260,15 @@ pub async fn sealed_answer(pool: &Pool, sealer: Sealer, answer: &Answer) -> Seal
     answer.encode(&mut content);
     let mut buffer = pool.take().await;
     let slot = &mut buffer[FRONT..];
-    slot[HEADER_LEN..][..content.len()].copy_from_slice(&content);
-    let len = content.len();
-    sealer
-        .seal(ContentType::ApplicationData, slot, len)
-        .expect("room for an answer");
-    Seal::new(sealer, true).with_sealed(buffer, FRONT..FRONT + len + OVERHEAD)
+    let len = seal(&mut sealer, slot, &content);
+    Seal::new(sealer, true).with_sealed(buffer, FRONT..FRONT + len)
+}
+
+/// One record of application data at the beginning of `slot`; says how long it is.
+pub fn seal(sealer: &mut Sealer, slot: &mut [u8], content: &[u8]) -> usize {
+    slot[HEADER_LEN..][..content.len()].copy_from_slice(content);
+    let sealed = sealer.seal(ContentType::ApplicationData, slot, content.len());
+    sealed.expect("room and budget")
 }
 
 pub async fn ends_with(path: Path, answer: Answer, peer: Peer) -> Ends {

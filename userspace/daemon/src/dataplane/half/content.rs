@@ -13,9 +13,7 @@ use tokio::net::TcpStream;
 /// buffer, so that readers who stop do not stop other flows: a pipe has two descriptors, which are few; a
 /// buffer is memory. Whoever kept a pipe before they were short leaves it at the next look after its
 /// reader ([`READER_LOOK`](crate::limits::READER_LOOK)).
-#[derive(Default)]
 pub enum Content {
-    #[default]
     None,
     InPipe(Lent<Pipe>),
     InBuffer(Pending),
