@@ -106,7 +106,7 @@ impl Qemu {
         mode: &str,
     ) -> Command {
         let mut qemu = self.command();
-        let board = "-nodefaults -no-user-config -M q35 -m 3072 -no-reboot -display none";
+        let board = "-nodefaults -no-user-config -M q35 -m 6144 -no-reboot -display none";
         qemu.args(board.split(' ')).args(processor.split(' '));
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
