@@ -174,7 +174,10 @@ impl Events {
             Broken::NoAnswer => self.refusal(Refusal::LinkLost),
             _ => {
                 self.0.broken.fetch_add(1, Relaxed);
-                event(EventKind::FlowBroken, chain(broken))
+                Event {
+                    remedy: broken.remedy().map(str::to_owned),
+                    ..event(EventKind::FlowBroken, chain(broken))
+                }
             }
         };
         self.report(Event {

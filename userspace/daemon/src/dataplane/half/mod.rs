@@ -62,6 +62,27 @@ pub enum Broken {
     Seal(#[from] SealError),
 }
 
+impl Broken {
+    /// What an operator can do, where the other node, or the way to it, ended the flow.
+    pub fn remedy(&self) -> Option<&'static str> {
+        let ended_there = match self {
+            Self::Truncated => true,
+            Self::Carrier(error) => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ),
+            _ => return None,
+        };
+        Some(match ended_there {
+            true => {
+                "run `kedge event list` on the peer's node: if its kedged ended the flow, it says \
+                 why; else look whether it was stopped or killed"
+            }
+            false => "look whether the peer's node is up, and at the path to it",
+        })
+    }
+}
+
 impl From<FrameError> for Broken {
     fn from(error: FrameError) -> Self {
         Self::Open(error.into())
