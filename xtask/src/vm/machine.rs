@@ -106,6 +106,7 @@ impl Qemu {
         mode: &str,
     ) -> Command {
         let mut qemu = self.command();
+        // Everything is in memory there, captures too; what is not touched takes none of this machine's.
         let board = "-nodefaults -no-user-config -M q35 -m 6144 -no-reboot -display none";
         qemu.args(board.split(' ')).args(processor.split(' '));
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);

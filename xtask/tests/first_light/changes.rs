@@ -6,8 +6,9 @@ use std::time::Duration;
 use xtask::lab::topology::{CLIENT, LOAD, NODES, Node};
 use xtask::lab::{Lab, documents};
 use xtask::shell::wait_for;
-use xtask::stage::play;
+use xtask::stage::{play, told};
 use xtask::steady::Steady;
+use xtask::waiting::is_told;
 
 #[test]
 fn a_renewed_certificate_makes_a_new_link_and_drops_no_flow() {
@@ -40,21 +41,13 @@ fn a_renewed_certificate_makes_a_new_link_and_drops_no_flow() {
 fn an_open_flow_that_a_new_policy_denies_is_reset_with_the_reason() {
     play(|lab| {
         let steady = Steady::start(lab)?;
-        let mut told = [0; 2];
-        for (told, node) in told.iter_mut().zip(NODES) {
-            *told = lab.events(node)?.lines().count();
-        }
+        let (told_a, told_b) = (told(lab, Node::A)?, told(lab, Node::B)?);
         let deny = documents::policy() + &documents::deny(&CLIENT.spiffe_id(), &LOAD.spiffe_id());
         lab.write_policy(Node::B, "lab", &deny)?;
+        is_told(lab, Node::B, told_b, &["\"denied\""])?;
         // The other node's operator is sent to where the reason is.
-        let events = ["run `kedge event list` on the peer's node", "\"denied\""];
-        for ((told, node), event) in told.into_iter().zip(NODES).zip(events) {
-            wait_for("the event", Duration::from_secs(5), || {
-                let events = lab.events(node)?;
-                let found = events.lines().skip(told).any(|line| line.contains(event));
-                Ok(found.then_some(()))
-            })?;
-        }
+        let remedy = "run `kedge event list` on the peer's node";
+        is_told(lab, Node::A, told_a, &["\"flow-broken\"", remedy])?;
         let outcome = steady.broken()?;
         ensure!(outcome["errors"] == 1, "{outcome}");
         Ok(())

@@ -7,14 +7,14 @@ use xtask::lab::topology::{CLIENT, LOAD, LOAD_PORT, LOCAL, Node, PODS, Pod};
 use xtask::lab::{Lab, documents};
 use xtask::shell::wait_for;
 use xtask::stage::{
-    at, client_reaches, everywhere, next_version, play, put_into_directory, reaches, server,
+    at, client_reaches, everywhere, next_version, play, put_into_directory, reaches, server, told,
     under_the_oracle,
 };
 
 #[test]
 fn a_denied_flow_is_refused_with_cause_and_remedy() {
     play(|lab| {
-        let told = told(lab)?;
+        let told = told(lab, Node::A)?;
         ensure!(
             !reaches(lab, &LOCAL, &server())?,
             "{} was not refused",
@@ -48,7 +48,7 @@ fn policy_applies_between_pods_of_one_node() {
             CLIENT.name
         );
         let deny = documents::policy() + &documents::deny(&CLIENT.spiffe_id(), &LOCAL.spiffe_id());
-        let told = told(lab)?;
+        let told = told(lab, Node::A)?;
         lab.write_policy(Node::A, "lab", &deny)?;
         becomes_refused(lab, |lab| reaches(lab, &CLIENT, &neighbour))?;
         refusal_is_told(lab, told, "denied", &CLIENT)
@@ -93,7 +93,7 @@ fn a_pod_removed_before_the_connection_gets_no_byte() {
 fn a_pod_that_only_its_own_node_knows_to_be_gone_is_refused() {
     play(|lab| {
         ensure!(client_reaches(lab)?, "the pod is there at first");
-        let told = told(lab)?;
+        let told = told(lab, Node::A)?;
         lab.write_directory(Node::B, next_version(), &without(&LOAD))?;
         becomes_refused(lab, client_reaches)?;
         refusal_is_told(lab, told, "misplaced", &CLIENT)?;
@@ -120,10 +120,6 @@ fn refusal_is_told(lab: &Lab, told: usize, label: &str, source: &Pod) -> Result<
         }
         bail!("no event says {label} about {}:\n{events}", source.name)
     })
-}
-
-fn told(lab: &Lab) -> Result<usize> {
-    Ok(lab.events(Node::A)?.lines().count())
 }
 
 /// A change of documents takes effect within a few seconds.

@@ -8,7 +8,7 @@
 //! by: if its node dies, it is noticed here.
 
 use crate::dataplane::flow::Flow;
-use crate::dataplane::half::Broken;
+use crate::dataplane::half::{Broken, is_reset};
 use crate::limits::READER_LOOK;
 use kedge_sys::limits::USER_TIMEOUT;
 use kedge_sys::tcp_info::TcpInfo;
@@ -59,11 +59,7 @@ impl Readers {
 /// read: that flow ends with it.
 fn death(carrier: &TcpStream) -> Option<io::Error> {
     let error = carrier.take_error().ok()??;
-    let is_reset = matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    );
-    (!is_reset).then_some(error)
+    (!is_reset(&error)).then_some(error)
 }
 
 /// Takes the limit, and the kernel's part. A leg that is gone says so by itself.

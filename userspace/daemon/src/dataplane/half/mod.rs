@@ -65,22 +65,25 @@ pub enum Broken {
 impl Broken {
     /// What an operator can do, where the other node, or the way to it, ended the flow.
     pub fn remedy(&self) -> Option<&'static str> {
-        let ended_there = match self {
-            Self::Truncated => true,
-            Self::Carrier(error) => matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-            ),
-            _ => return None,
-        };
-        Some(match ended_there {
-            true => {
-                "run `kedge event list` on the peer's node: if its kedged ended the flow, it says \
-                 why; else look whether it was stopped or killed"
+        match self {
+            Self::Carrier(error) if !is_reset(error) => {
+                Some("look whether the peer's node is up, and at the path to it")
             }
-            false => "look whether the peer's node is up, and at the path to it",
-        })
+            Self::Carrier(_) | Self::Truncated => Some(
+                "run `kedge event list` on the peer's node: if its kedged ended the flow, it says \
+                 why; else look whether it was stopped or killed",
+            ),
+            _ => None,
+        }
     }
+}
+
+/// Whether the other side of a connection ended it.
+pub fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 impl From<FrameError> for Broken {
